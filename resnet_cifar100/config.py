@@ -1,0 +1,179 @@
+"""Every setting of a run, in one frozen dataclass that is checked when it is made.
+
+Flat, because the command line is flat (`--epochs 30 --lr 0.05`) and so is the JSON file that each
+run keeps.
+"""
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from resnet_cifar100.constants import ARCHIVE_URL, IMAGE_SIZE, NUM_CLASSES
+from resnet_cifar100.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """What it takes to build a network again; travels with its weights."""
+
+    name: str = "resnet44v2"
+    dropout: float = 0.1
+    image_size: int = IMAGE_SIZE
+    num_classes: int = NUM_CLASSES
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Settings of one training run."""
+
+    recipe: str = "reference"
+    """Named set of defaults for everything below: reference, quick or smoke."""
+
+    model: str = "resnet44v2"
+    """Network by name; `python -m resnet_cifar100 info` lists them."""
+    dropout: float = 0.1
+    """Share of the pooled features dropped before the last layer, in [0, 1)."""
+    image_size: int = IMAGE_SIZE
+    """Side in pixels that the network trains and predicts at, 8 to 32; smaller is faster."""
+
+    dataset: Literal["auto", "cifar100", "synthetic"] = "cifar100"
+    """auto is CIFAR-100 where it can be had, else drawn pictures, labelled SYNTHETIC throughout."""
+    data_dir: Path = Path("data")
+    """Folder that holds (or will hold) cifar-100-python; $CIFAR100_DIR is tried next."""
+    data_url: str = ARCHIVE_URL
+    """Where to download the official archive from; checksums are verified whatever the source."""
+    val_size: int = 0
+    """Training images held out to choose the best weights, a multiple of 100; 0 trains on all."""
+    train_size: int = 0
+    """Use only this many training images (class-balanced), for quick experiments; 0 uses all."""
+    crop_padding: int = 4
+    """Pixels of zero padding around an image before a random crop, 0 to 16."""
+    flip: bool = True
+    """Mirror each training image with probability one half."""
+
+    batch_size: int = 128
+    """Images per step."""
+    epochs: int = 100
+    """Passes over the training images."""
+    lr: float = 0.1
+    """Peak learning rate."""
+    momentum: float = 0.9
+    """Momentum of SGD, in [0, 1)."""
+    nesterov: bool = False
+    """Use Nesterov momentum."""
+    weight_decay: float = 5e-4
+    """L2 penalty on every parameter."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """How the learning rate falls from its peak to zero."""
+    warmup_epochs: float = 0.0
+    """Epochs over which the learning rate rises linearly to its peak."""
+    label_smoothing: float = 0.0
+    """Share of each label spread over all classes, in [0, 1)."""
+    grad_clip_norm: float = 0.0
+    """Largest allowed norm of the whole gradient; 0 does not clip."""
+    ema_decay: float = 0.0
+    """Decay per step of an exponential moving average of the weights, in [0, 1); 0 keeps none."""
+    early_stopping_patience: int = 0
+    """Stop after this many epochs without a better val top-1 (needs --val-size); 0 never stops."""
+    seed: int = 0
+    """Seed of the initial weights, the order of images, augmentation and dropout."""
+
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Precision of the forward pass; auto is bf16 on a CUDA device that has it, else fp32."""
+    compile: bool = False
+    """Compile the network with torch.compile (needs a C++ compiler on a CPU)."""
+    num_threads: int = 0
+    """CPU threads; 0 leaves it to torch."""
+
+    checkpoint_path: Path = Path("checkpoints/best_model.pth")
+    """Where the best model goes. Folders of training state, one a run, stand beside it."""
+    log_file: Path = Path("logs.md")
+    """Live Markdown log of the run."""
+    checkpoint_minutes: float = 5.0
+    """Save the training state at least this often inside an epoch; each epoch ends with a save."""
+    keep_checkpoints: int = 2
+    """How many of the newest training states to keep."""
+    log_steps: int = 20
+    """Steps between two points of the loss curve."""
+    tensorboard: bool = False
+    """Also write TensorBoard event files into the run's folder (pip install tensorboard)."""
+
+    def __post_init__(self) -> None:
+        """Refuse what could only fail later.
+
+        Raises:
+            ConfigError: naming the field, its value and the allowed range.
+        """
+        self._check("dropout", 0 <= self.dropout < 1, "in [0, 1)")
+        self._check("image_size", 8 <= self.image_size <= IMAGE_SIZE, "in 8 to 32")
+        self._check("val_size", _is_share(self.val_size), "0 or a multiple of 100 in 100 to 40000")
+        self._check(
+            "train_size", _is_share(self.train_size), "0 or a multiple of 100 in 100 to 40000"
+        )
+        self._check("crop_padding", 0 <= self.crop_padding <= 16, "in 0 to 16")
+        self._check("batch_size", 1 <= self.batch_size <= 50_000, "in 1 to 50000")
+        self._check("epochs", 1 <= self.epochs <= 100_000, "in 1 to 100000")
+        self._check("lr", 0 < self.lr < math.inf, "a positive number")
+        self._check("momentum", 0 <= self.momentum < 1, "in [0, 1)")
+        self._check("nesterov", self.momentum > 0 or not self.nesterov, "false where momentum is 0")
+        self._check("weight_decay", 0 <= self.weight_decay < math.inf, "0 or a positive number")
+        self._check("warmup_epochs", 0 <= self.warmup_epochs <= self.epochs, "in 0 to epochs")
+        self._check("label_smoothing", 0 <= self.label_smoothing < 1, "in [0, 1)")
+        self._check("grad_clip_norm", 0 <= self.grad_clip_norm < math.inf, "0 or a positive number")
+        self._check("ema_decay", 0 <= self.ema_decay < 1, "in [0, 1)")
+        self._check("early_stopping_patience", self.early_stopping_patience >= 0, "0 or more")
+        if self.early_stopping_patience and not self.val_size:
+            raise ConfigError(
+                "early_stopping_patience needs --val-size (for example 5000): "
+                "the test set may not decide when to stop"
+            )
+        self._check("seed", 0 <= self.seed < 2**32, "in 0 to 4294967295")
+        self._check("num_threads", 0 <= self.num_threads <= 1024, "in 0 to 1024")
+        self._check("checkpoint_minutes", self.checkpoint_minutes >= 0, "0 or more")
+        self._check("keep_checkpoints", 1 <= self.keep_checkpoints <= 1000, "in 1 to 1000")
+        self._check("log_steps", self.log_steps >= 1, "1 or more")
+        self._check(
+            "checkpoint_path", self.checkpoint_path.suffix == ".pth", "a file name ending in .pth"
+        )
+
+    def _check(self, field: str, is_valid: bool, allowed: str) -> None:
+        if not is_valid:
+            flag = field.replace("_", "-")
+            raise ConfigError(f"--{flag} must be {allowed}, got {getattr(self, field)}")
+
+    @property
+    def model_config(self) -> ModelConfig:
+        """The part of the settings that describes the network."""
+        return ModelConfig(name=self.model, dropout=self.dropout, image_size=self.image_size)
+
+    def to_json(self) -> str:
+        """Return the settings as JSON text; paths become strings."""
+        return json.dumps(dataclasses.asdict(self), indent=2, default=str) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> "Config":
+        """Return the settings that `to_json` wrote.
+
+        Raises:
+            ConfigError: for text that is not JSON, an unknown key, or a value outside its range.
+        """
+        try:
+            values: dict[str, Any] = json.loads(text)
+        except ValueError as error:
+            raise ConfigError(f"the settings are not valid JSON: {error}") from error
+        fields = {field.name: field for field in dataclasses.fields(cls)}
+        if unknown := sorted(values.keys() - fields.keys()):
+            raise ConfigError(f"unknown settings: {', '.join(unknown)}")
+        paths = {name for name, field in fields.items() if field.type is Path}
+        values |= {name: Path(values[name]) for name in paths & values.keys()}
+        return cls(**values)
+
+
+def _is_share(count: int) -> bool:
+    """Whether `count` images can be drawn from the 50,000 with the same number of each class."""
+    return count == 0 or (100 <= count <= 40_000 and count % 100 == 0)
