@@ -1,0 +1,95 @@
+"""The networks by name. A new one is one function that returns a module, and one line in MODELS."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Literal
+
+import torch
+from torch import nn
+
+from resnet_cifar100.config import ModelConfig
+from resnet_cifar100.errors import ConfigError
+from resnet_cifar100.models.resnet import ResNet
+
+
+def _resnet(
+    config: ModelConfig,
+    *,
+    version: Literal[1, 2],
+    stem_width: int,
+    widths: tuple[int, ...],
+    depths: tuple[int, ...],
+    strides: tuple[int, ...] = (1, 2, 2, 2),
+) -> ResNet:
+    return ResNet(
+        version=version,
+        stem_width=stem_width,
+        widths=widths,
+        depths=depths,
+        strides=strides[: len(widths)],
+        num_classes=config.num_classes,
+        dropout=config.dropout,
+    )
+
+
+def _cifar_resnet(config: ModelConfig, *, version: Literal[1, 2], depth: int) -> ResNet:
+    """Three stages of (depth - 2) / 6 blocks: He et al. 2015, section 4.2, with projections."""
+    blocks = (depth - 2) // 6
+    return _resnet(
+        config, version=version, stem_width=16, widths=(16, 32, 64), depths=(blocks,) * 3
+    )
+
+
+def _wide_resnet(config: ModelConfig, *, depth: int, width: int) -> ResNet:
+    """WRN-depth-width, without inner dropout: Zagoruyko and Komodakis 2016, arXiv:1605.07146."""
+    blocks = (depth - 4) // 6
+    widths = (16 * width, 32 * width, 64 * width)
+    return _resnet(config, version=2, stem_width=16, widths=widths, depths=(blocks,) * 3)
+
+
+MODELS: dict[str, Callable[[ModelConfig], nn.Module]] = {
+    # The user's document: its table of stages, and the three-stage network behind its "~2.7M" and
+    # "ResNet44".
+    "resnet44v2": partial(
+        _resnet, version=2, stem_width=32, widths=(32, 64, 128, 256), depths=(7, 7, 7, 3)
+    ),
+    "resnet44v2_slim": partial(
+        _resnet, version=2, stem_width=32, widths=(32, 64, 128), depths=(7, 7, 7)
+    ),
+    # He et al. 2015 (v1) and 2016 (v2), the CIFAR family.
+    **{f"resnet{d}": partial(_cifar_resnet, version=1, depth=d) for d in (20, 32, 56, 110)},
+    **{f"resnet{d}v2": partial(_cifar_resnet, version=2, depth=d) for d in (20, 32, 56, 110)},
+    # He et al. 2015, the ImageNet family, with the usual 3x3 stem for 32x32 images.
+    "resnet18": partial(
+        _resnet, version=1, stem_width=64, widths=(64, 128, 256, 512), depths=(2, 2, 2, 2)
+    ),
+    "resnet34": partial(
+        _resnet, version=1, stem_width=64, widths=(64, 128, 256, 512), depths=(3, 4, 6, 3)
+    ),
+    "wrn_16_4": partial(_wide_resnet, depth=16, width=4),
+    "wrn_28_10": partial(_wide_resnet, depth=28, width=10),
+    # Widths of the resnet8x4 used in distillation (Tian et al. 2020,
+    # https://arxiv.org/abs/1910.10699), but v2 and with a stride in the first stage too, which
+    # makes it four times cheaper: the network of the quick recipe.
+    "resnet8x4_s2": partial(
+        _resnet,
+        version=2,
+        stem_width=32,
+        widths=(64, 128, 256),
+        depths=(1, 1, 1),
+        strides=(2, 2, 2),
+    ),
+}
+
+
+def create_model(config: ModelConfig) -> nn.Module:
+    """Return the named network, (N,3,H,W) -> (N,K), initialised from torch's global generator.
+
+    Raises:
+        ConfigError: for a name that is not in MODELS.
+    """
+    if config.name not in MODELS:
+        raise ConfigError(f"--model must be one of {', '.join(MODELS)}, got {config.name}")
+    model = MODELS[config.name](config)
+    # The layout in which both cuDNN and oneDNN run these convolutions fastest.
+    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]

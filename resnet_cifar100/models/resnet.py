@@ -1,0 +1,121 @@
+"""One residual network for CIFAR, in both published block orders.
+
+Deep Residual Learning for Image Recognition, He et al. 2015, https://arxiv.org/abs/1512.03385 (v1,
+post-activation) Identity Mappings in Deep Residual Networks, He et al. 2016,
+https://arxiv.org/abs/1603.05027 (v2, pre-activation)
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
+    """Return a 3x3 convolution that keeps the size at stride 1; no bias, a norm follows."""
+    return nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
+
+
+def conv1x1(in_channels: int, out_channels: int, stride: int) -> nn.Conv2d:
+    """Return the projection of a shortcut whose shape changes."""
+    return nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
+
+
+class BasicBlockV1(nn.Module):
+    """conv-BN-ReLU-conv-BN, added to the shortcut, then ReLU."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = conv3x3(in_channels, out_channels, stride)
+        self.norm1 = nn.BatchNorm2d(out_channels)
+        self.conv2 = conv3x3(out_channels, out_channels)
+        self.norm2 = nn.BatchNorm2d(out_channels)
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or in_channels != out_channels:
+            self.shortcut = nn.Sequential(
+                conv1x1(in_channels, out_channels, stride), nn.BatchNorm2d(out_channels)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N,C,H,W) -> (N,D,H/stride,W/stride)."""
+        residual = F.relu(self.norm1(self.conv1(x)))
+        residual = self.norm2(self.conv2(residual))
+        return F.relu(residual + self.shortcut(x))
+
+
+class BasicBlockV2(nn.Module):
+    """BN-ReLU-conv twice, added to the shortcut; a projection takes the pre-activated tensor."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+        super().__init__()
+        self.norm1 = nn.BatchNorm2d(in_channels)
+        self.conv1 = conv3x3(in_channels, out_channels, stride)
+        self.norm2 = nn.BatchNorm2d(out_channels)
+        self.conv2 = conv3x3(out_channels, out_channels)
+        self.projection: nn.Module | None = None
+        if stride != 1 or in_channels != out_channels:
+            self.projection = conv1x1(in_channels, out_channels, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N,C,H,W) -> (N,D,H/stride,W/stride)."""
+        activated = F.relu(self.norm1(x))
+        shortcut = x if self.projection is None else self.projection(activated)
+        residual: Tensor = self.conv2(F.relu(self.norm2(self.conv1(activated))))
+        return residual + shortcut
+
+
+class ResNet(nn.Module):
+    """Stem, stages of basic blocks, global average pooling, dropout, one fully connected layer.
+
+    `widths`, `depths` and `strides` hold one entry a stage: its channels, its number of blocks, the
+    stride of its first block.
+    """
+
+    def __init__(
+        self,
+        *,
+        version: Literal[1, 2],
+        stem_width: int,
+        widths: Sequence[int],
+        depths: Sequence[int],
+        strides: Sequence[int],
+        num_classes: int,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        block = {1: BasicBlockV1, 2: BasicBlockV2}[version]
+        self.stem: nn.Module = conv3x3(3, stem_width)
+        if version == 1:
+            self.stem = nn.Sequential(self.stem, nn.BatchNorm2d(stem_width), nn.ReLU())
+        stages = []
+        in_channels = stem_width
+        for width, depth, stride in zip(widths, depths, strides, strict=True):
+            first = block(in_channels, width, stride)
+            stages.append(nn.Sequential(first, *(block(width, width, 1) for _ in range(depth - 1))))
+            in_channels = width
+        self.stages = nn.Sequential(*stages)
+        # A v2 network ends on a bare sum, so it needs its last BN and ReLU before pooling.
+        self.norm = nn.BatchNorm2d(in_channels) if version == 2 else nn.Identity()
+        self.activation = nn.ReLU() if version == 2 else nn.Identity()
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(in_channels, num_classes)
+        self.apply(_init_weights)
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        """Return the pooled features: (N,3,H,W) normalised images -> (N,D)."""
+        x: Tensor = self.activation(self.norm(self.stages(self.stem(images))))
+        return x.mean(dim=(2, 3))  # (N,D,H,W) -> (N,D)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the logits: (N,3,H,W) normalised images -> (N,K)."""
+        logits: Tensor = self.head(self.dropout(self.forward_features(images)))
+        return logits
+
+
+@torch.no_grad()
+def _init_weights(module: nn.Module) -> None:
+    """He initialisation of the filters, arXiv:1502.01852; norms and the head keep torch's own."""
+    if isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -1,0 +1,79 @@
+"""What a network is made of: its stages, parameters and multiply-adds."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from resnet_cifar100.config import ModelConfig
+from resnet_cifar100.models.factory import create_model
+
+
+@dataclass(frozen=True)
+class Part:
+    """One row of the table: `shape` is the output (C,H,W) or (K,); counts are for one image."""
+
+    name: str
+    layers: str
+    shape: tuple[int, ...]
+    parameters: int
+    multiply_adds: int
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The table of a network and its totals; convolutions and fully connected layers count."""
+
+    parts: tuple[Part, ...]
+    parameters: int
+    multiply_adds: int
+
+
+def summarize(config: ModelConfig) -> Summary:
+    """Build the network, send one blank image through it, and count."""
+    model = create_model(config).eval()
+    named = list(_parts_of(model))
+    shapes: dict[nn.Module, tuple[int, ...]] = {}
+    counts: dict[nn.Module, int] = {}
+
+    def record(module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        shapes[module] = tuple(output.shape[1:])
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            counts[module] = module.weight.numel() * output[0, 0].numel()
+
+    hooks = [module.register_forward_hook(record) for module in model.modules()]
+    with torch.inference_mode():
+        model(torch.zeros(1, 3, config.image_size, config.image_size))
+    for hook in hooks:
+        hook.remove()
+    parts = tuple(
+        Part(
+            name=name,
+            layers=layers,
+            shape=shapes[module],
+            parameters=count_parameters(module),
+            multiply_adds=sum(counts.get(child, 0) for child in module.modules()),
+        )
+        for name, layers, module in named
+    )
+    return Summary(parts, count_parameters(model), sum(counts.values()))
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Return the number of trainable values."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _parts_of(model: nn.Module) -> list[tuple[str, str, nn.Module]]:
+    """Return (name, layers in words, module) of each part that holds parameters, stage by stage."""
+    rows: list[tuple[str, str, nn.Module]] = []
+    for name, child in model.named_children():
+        if name == "stages" and isinstance(child, nn.Sequential):
+            for index, stage in enumerate(child, start=1):
+                blocks = list(stage.children())
+                rows.append(
+                    (f"stage {index}", f"{len(blocks)} x {type(blocks[0]).__name__}", stage)
+                )
+        elif count_parameters(child):
+            rows.append((name, type(child).__name__, child))
+    return rows
