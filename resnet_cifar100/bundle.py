@@ -1,0 +1,140 @@
+"""best_model.pth, the one self-describing artefact: weights and all it takes to use and judge them.
+
+Tensors and plain types only, so that it loads with `weights_only=True`; a SHA-256 over the whole
+content stands inside, because torch's own reader does not notice a flipped bit.
+"""
+
+import dataclasses
+import hashlib
+import io
+import json
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from resnet_cifar100.config import ModelConfig
+from resnet_cifar100.data.transforms import Preprocess
+from resnet_cifar100.errors import CheckpointError, ConfigError
+from resnet_cifar100.models.factory import create_model
+from resnet_cifar100.storage import replace_file, sha256_of
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A network ready to predict, with its names and where it comes from.
+
+    The keys of `provenance`: dataset (title; SYNTHETIC for drawn data), metrics, config (all
+    settings), environment.
+    """
+
+    model_config: ModelConfig
+    model: nn.Module
+    preprocess: Preprocess
+    fine_names: tuple[str, ...]
+    coarse_names: tuple[str, ...]
+    fine_to_coarse: tuple[int, ...]
+    provenance: dict[str, Any]
+
+    @torch.inference_mode()
+    def logits(self, images: Tensor) -> Tensor:
+        """Return the logits (N,K), float32, of uint8 images (N,3,H,W) of any size."""
+        logits: Tensor = self.model(self.preprocess(images))
+        return logits
+
+    def to(self, device: torch.device) -> "Bundle":
+        """Move the network to `device`, in place."""
+        self.model.to(device)
+        self.preprocess.to(device)
+        return self
+
+
+def save_bundle(bundle: Bundle, *paths: Path) -> None:
+    """Write the same file to each of `paths` in one step each, and NAME.sha256 beside it.
+
+    Raises:
+        CheckpointError: where one cannot be written; what stood there is untouched.
+    """
+    weights = {name: t.detach().cpu().contiguous() for name, t in bundle.model.state_dict().items()}
+    description = {
+        "format": FORMAT,
+        "model": dataclasses.asdict(bundle.model_config),
+        "mean": (bundle.preprocess.mean.flatten() / 255).tolist(),
+        "std": (bundle.preprocess.std.flatten() / 255).tolist(),
+        "fine_names": list(bundle.fine_names),
+        "coarse_names": list(bundle.coarse_names),
+        "fine_to_coarse": list(bundle.fine_to_coarse),
+        "provenance": bundle.provenance,
+    }
+    digest = _digest(weights, description)
+    buffer = io.BytesIO()
+    torch.save({**description, "state_dict": weights, "sha256": digest}, buffer)
+    content = buffer.getvalue()
+    for path in paths:
+        replace_file(path, content)
+        replace_file(path.with_name(f"{path.name}.sha256"), f"{sha256_of(content)}  {path.name}\n")
+
+
+def load_bundle(path: Path) -> Bundle:
+    """Read a file that `save_bundle` wrote, onto the CPU, in evaluation mode.
+
+    Raises:
+        CheckpointError: for a missing, foreign or damaged file.
+    """
+    content = _read(path)
+    try:
+        weights, digest = content.pop("state_dict"), content.pop("sha256")
+        if content["format"] != FORMAT:
+            raise CheckpointError(
+                f"{path} has format {content['format']}, this version reads {FORMAT}"
+            )
+        if digest != _digest(weights, content):
+            raise CheckpointError(f"{path} is damaged: its content does not match its SHA-256")
+        model_config = ModelConfig(**content["model"])
+        model = create_model(model_config).eval()
+        model.load_state_dict(weights)
+        return Bundle(
+            model_config=model_config,
+            model=model,
+            preprocess=Preprocess(model_config.image_size, content["mean"], content["std"]),
+            fine_names=tuple(content["fine_names"]),
+            coarse_names=tuple(content["coarse_names"]),
+            fine_to_coarse=tuple(content["fine_to_coarse"]),
+            provenance=content["provenance"],
+        )
+    except (KeyError, TypeError, AttributeError, RuntimeError, ConfigError) as error:
+        raise CheckpointError(
+            f"{path} is not a best_model.pth of this project ({error})"
+        ) from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            f"{path} does not exist; `python train.py` makes one, or name another file"
+        ) from error
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read ({error.strerror or error})") from error
+    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
+        raise CheckpointError(
+            f"{path} is damaged or not a PyTorch file of plain tensors"
+        ) from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} is not a best_model.pth of this project")
+    return content
+
+
+def _digest(weights: dict[str, Tensor], description: dict[str, Any]) -> str:
+    """Return the SHA-256 over the description and every tensor: name, type, shape, bytes."""
+    sha256 = hashlib.sha256(json.dumps(description, sort_keys=True).encode())
+    for name, tensor in sorted(weights.items()):
+        sha256.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        sha256.update(tensor.contiguous().numpy().tobytes())
+    return sha256.hexdigest()

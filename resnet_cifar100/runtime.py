@@ -1,0 +1,147 @@
+"""The machine a run stands on: device, precision, threads, compilation, and a stamp of it all."""
+
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from resnet_cifar100 import __version__
+from resnet_cifar100.config import Config
+from resnet_cifar100.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Where and how the network runs; `notes` says in plain sentences what was decided and why."""
+
+    device: torch.device
+    autocast_dtype: torch.dtype
+    is_compiled: bool
+    notes: tuple[str, ...]
+
+    def autocast(self) -> torch.autocast:
+        """Return the context of a forward pass; in fp32 it does nothing."""
+        is_mixed = self.autocast_dtype != torch.float32
+        return torch.autocast(self.device.type, self.autocast_dtype, enabled=is_mixed)
+
+    def compile(self, model: nn.Module) -> Callable[[Tensor], Tensor]:
+        """Return the forward function to train with; it shares the parameters of `model`."""
+        return torch.compile(model) if self.is_compiled else model
+
+
+def create_runtime(config: Config) -> Runtime:
+    """Choose the device, seed torch's generators and set the process-wide switches.
+
+    Raises:
+        ConfigError: for a device that this machine does not have.
+    """
+    device = _choose_device(config.device)
+    notes = [f"Device {describe_device(device)}."]
+    if config.num_threads:
+        torch.set_num_threads(config.num_threads)
+    torch.manual_seed(config.seed)
+    torch.set_float32_matmul_precision("high")  # TF32 on a GPU; no effect on a CPU
+    torch.backends.cudnn.benchmark = True
+    is_compiled = config.compile
+    if is_compiled and (fault := _compile_fault(device)):
+        is_compiled = False
+        notes.append(f"Not compiled: torch.compile does not work here ({fault}).")
+    dtype = _choose_dtype(config, device)
+    notes.append(f"Precision {'bf16 autocast' if dtype == torch.bfloat16 else 'fp32'}.")
+    return Runtime(device, dtype, is_compiled, tuple(notes))
+
+
+def has_accelerator() -> bool:
+    """Whether there is a GPU to train on."""
+    return torch.cuda.is_available() or torch.backends.mps.is_available()
+
+
+def describe_device(device: torch.device) -> str:
+    """Return the device in words: its model, and the threads in use for a CPU."""
+    if device.type == "cuda":
+        return f"{device} ({torch.cuda.get_device_name(device)})"
+    if device.type == "cpu":
+        return f"cpu ({_cpu_model()}, {torch.get_num_threads()} threads)"
+    return str(device)
+
+
+def environment() -> dict[str, Any]:
+    """Return what a figure is read with: versions, hardware, commit; no path, no host name."""
+    commit, is_dirty = _git_commit()
+    return {
+        "project": __version__,
+        "commit": commit,
+        "uncommitted_changes": is_dirty,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "numpy": np.__version__,
+        "platform": f"{platform.system()} {platform.machine()}",
+        "cpu": _cpu_model(),
+        "cpu_cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "command": " ".join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
+    }
+
+
+def _choose_device(name: str) -> torch.device:
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ConfigError(f"--device must be one that this machine has, got {name}") from error
+    return device
+
+
+def _choose_dtype(config: Config, device: torch.device) -> torch.dtype:
+    if config.precision == "auto":
+        # On CPUs without AMX bf16 convolutions are slower than fp32, so a CPU stays at fp32.
+        has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if has_bf16 else torch.float32
+    return {"fp32": torch.float32, "bf16": torch.bfloat16}[config.precision]
+
+
+def _compile_fault(device: torch.device) -> str:
+    """Compile one small function; return "" if that works, else the reason in a few words."""
+    try:
+        torch.compile(lambda x: x * 2 + 1)(torch.ones(8, device=device))
+    except Exception as error:  # whatever the backend raises, the run goes on without it
+        return str(error).strip().splitlines()[0][:200]
+    return ""
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.machine()
+
+
+def _git_commit() -> tuple[str, bool]:
+    """Return the commit of this source tree and whether files differ; ("", False) outside git."""
+    folder = Path(__file__).resolve().parent
+
+    def git(*arguments: str) -> str:
+        run = subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True
+        )
+        return run.stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--untracked-files=no"))
+    except (OSError, subprocess.CalledProcessError):
+        return "", False
