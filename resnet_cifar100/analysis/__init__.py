@@ -1,0 +1,1 @@
+"""Understanding a run: figures from its record."""

@@ -1,0 +1,31 @@
+"""An exponential moving average of the weights, which often predicts better than the last ones."""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+
+class Ema:
+    """Keeps `model`, a copy whose weights and statistics follow those of the one in training.
+
+    The decay rises as (1 + step) / (10 + step) up to its final value, so that the random start is
+    forgotten soon and the average is of use from the first epoch on.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        self._averaged = _float_tensors(self.model)
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, step: int) -> None:
+        """Move the average one step towards `model`."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        torch._foreach_lerp_(self._averaged, _float_tensors(model), 1 - decay)
+
+
+def _float_tensors(model: nn.Module) -> list[Tensor]:
+    """Return parameters and running statistics; counters of batches are left out."""
+    tensors = [*model.parameters(), *model.buffers()]
+    return [tensor.detach() for tensor in tensors if tensor.is_floating_point()]

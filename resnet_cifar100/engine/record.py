@@ -1,0 +1,100 @@
+"""What a run leaves for people and programs; everything shown of it is rendered from these files.
+
+config.json     all settings
+env.json        one entry a session: versions, hardware, commit, command
+run.json        data set, size of the network, status, result
+metrics.jsonl   a row an epoch (the same in metrics.csv)
+steps.jsonl     the points of the loss curve
+"""
+
+import csv
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from resnet_cifar100.config import Config
+from resnet_cifar100.engine.state import History
+from resnet_cifar100.errors import CheckpointError
+from resnet_cifar100.storage import replace_file
+
+Row = dict[str, Any]
+
+
+@dataclass
+class RunRecord:
+    """The whole of a run but for its weights."""
+
+    config: Config
+    environments: list[Row]
+    title: str  # of the data set: CIFAR-100 or SYNTHETIC
+    parameters: int
+    multiply_adds: int
+    steps_per_epoch: int
+    status: str  # running, finished, interrupted or failed, with the reason
+    history: History
+    result: Row | None = None
+
+    def save(self, folder: Path) -> None:
+        """Write the files; each is replaced in one step.
+
+        Raises:
+            CheckpointError: where one cannot be written.
+        """
+        replace_file(folder / "config.json", self.config.to_json())
+        replace_file(folder / "env.json", json.dumps(self.environments, indent=2) + "\n")
+        summary = {
+            "title": self.title,
+            "status": self.status,
+            "parameters": self.parameters,
+            "multiply_adds": self.multiply_adds,
+            "steps_per_epoch": self.steps_per_epoch,
+            "train_seconds": self.history.train_seconds,
+            "result": self.result,
+        }
+        replace_file(folder / "run.json", json.dumps(summary, indent=2) + "\n")
+        replace_file(folder / "metrics.jsonl", _json_lines(self.history.epochs))
+        replace_file(folder / "metrics.csv", _csv(self.history.epochs))
+        replace_file(folder / "steps.jsonl", _json_lines(self.history.steps))
+
+
+def load_record(folder: Path) -> RunRecord:
+    """Read what `save` wrote.
+
+    Raises:
+        CheckpointError: where `folder` holds no record of a run.
+    """
+    try:
+        summary = json.loads((folder / "run.json").read_text())
+        history = History(
+            epochs=_read_json_lines(folder / "metrics.jsonl"),
+            steps=_read_json_lines(folder / "steps.jsonl"),
+            train_seconds=summary.pop("train_seconds"),
+        )
+        return RunRecord(
+            config=Config.from_json((folder / "config.json").read_text()),
+            environments=json.loads((folder / "env.json").read_text()),
+            history=history,
+            **summary,
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{folder} does not hold the record of a run ({error})") from error
+
+
+def _json_lines(rows: list[dict[str, float]]) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def _read_json_lines(path: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def _csv(rows: list[dict[str, float]]) -> str:
+    if not rows:
+        return ""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()

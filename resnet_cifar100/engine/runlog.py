@@ -1,0 +1,143 @@
+"""Keeps the record of a run up to date while it goes on, and shows it."""
+
+import math
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from rich.console import Console
+
+from resnet_cifar100.engine.optim import lr_at
+from resnet_cifar100.engine.progress import EpochProgress
+from resnet_cifar100.engine.record import Row, RunRecord, load_record
+from resnet_cifar100.engine.report import render_markdown
+from resnet_cifar100.engine.state import TrainState
+from resnet_cifar100.errors import ConfigError, InterruptedRunError, NonFiniteError
+from resnet_cifar100.models.summary import summarize
+from resnet_cifar100.runtime import environment
+from resnet_cifar100.storage import replace_file
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+
+class RunLog:
+    """Context that logs a run: on screen, in its folder, in Markdown, in TensorBoard if asked."""
+
+    def __init__(self, state: TrainState, title: str, run_dir: Path, console: Console) -> None:
+        summary = summarize(state.config.model_config)
+        self.state = state
+        self.run_dir = run_dir
+        self.record = RunRecord(
+            config=state.config,
+            environments=[*_earlier_sessions(run_dir, state), environment()],
+            title=title,
+            parameters=summary.parameters,
+            multiply_adds=summary.multiply_adds,
+            steps_per_epoch=state.steps_per_epoch,
+            status="running",
+            history=state.history,
+        )
+        self.progress = EpochProgress(state, console)
+        self.tensorboard = _tensorboard_writer(run_dir) if state.config.tensorboard else None
+        self.started = time.perf_counter()
+
+    def __enter__(self) -> Self:
+        self.write()
+        self.progress.progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.progress.progress.stop()
+        if self.tensorboard:
+            self.tensorboard.close()
+        if error is not None:
+            word = "interrupted" if isinstance(error, InterruptedRunError) else "failed"
+            self.record.status = f"{word}: {error or kind}"
+            self.write()
+
+    def write(self) -> None:
+        """Bring the files up to date."""
+        self.record.save(self.run_dir)
+        replace_file(self.state.config.log_file, render_markdown(self.record))
+
+    def start_clock(self) -> None:
+        """Count training time from now on."""
+        self.started = time.perf_counter()
+
+    def stop_clock(self) -> None:
+        """Add the time since `start_clock` to the training time of the run, and go on counting."""
+        now = time.perf_counter()
+        self.state.history.train_seconds += now - self.started
+        self.started = now
+
+    def step(self) -> None:
+        """Move the bar by a step; waits for nothing."""
+        self.progress.step(self.state)
+
+    def point(self) -> None:
+        """Add a point to the loss curve: the mean loss since the last one. Waits for the device.
+
+        Raises:
+            NonFiniteError: where a loss since the last point is not finite; the message names the
+            step.
+        """
+        state, steps = self.state, self.state.history.steps
+        epoch_start = (state.step - 1) // state.steps_per_epoch * state.steps_per_epoch
+        last_step, last_seconds = (
+            (steps[-1]["step"], steps[-1]["train_seconds"]) if steps else (0, 0.0)
+        )
+        first = max(int(last_step), epoch_start)
+        losses = state.losses.read(first - epoch_start, state.step - epoch_start)
+        raise_if_not_finite(losses, first)
+        self.stop_clock()
+        seconds = state.history.train_seconds
+        lr = lr_at(state.step - 1, state.config, steps_per_epoch=state.steps_per_epoch)
+        loss = sum(losses) / len(losses)
+        steps.append({"step": state.step, "train/loss": loss, "lr": lr, "train_seconds": seconds})
+        images_per_s = len(losses) * state.batch_size / (seconds - last_seconds)
+        self.progress.live(loss=loss, lr=lr, images_per_s=images_per_s)
+
+    def epoch(self, row: Row) -> None:
+        """Add the row of a finished epoch."""
+        self.state.history.epochs.append(row)
+        self.progress.epoch(row, self.state.config.epochs)
+        if self.tensorboard:
+            for key, value in row.items():
+                self.tensorboard.add_scalar(key, value, self.state.step)
+        self.write()
+
+    def finish(self, result: Row) -> None:
+        """Add the result and close the record."""
+        self.record.result = result
+        self.record.status = "finished"
+        self.write()
+
+
+def raise_if_not_finite(losses: list[float], first_step: int) -> None:
+    """Refuse losses that are NaN or infinite; `first_step` is the step of the first."""
+    for step, loss in enumerate(losses, start=first_step):
+        if not math.isfinite(loss):
+            raise NonFiniteError(
+                f"the loss is {loss} at step {step}, so training stopped; the last good "
+                "training state is kept. A lower --lr, a --warmup-epochs or --grad-clip-norm 1 usually helps."
+            )
+
+
+def _earlier_sessions(run_dir: Path, state: TrainState) -> list[Row]:
+    """Return the environments of the sessions that brought the run to where it is resumed from."""
+    return load_record(run_dir).environments if state.step else []
+
+
+def _tensorboard_writer(run_dir: Path) -> "SummaryWriter":
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ConfigError("--tensorboard needs the package: pip install tensorboard") from error
+    return SummaryWriter(str(run_dir / "tensorboard"))

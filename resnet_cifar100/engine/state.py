@@ -1,0 +1,149 @@
+"""Everything a run changes as it goes, in one object; a checkpoint is this object on disk."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from resnet_cifar100.config import Config
+from resnet_cifar100.data.loader import TrainLoader
+from resnet_cifar100.data.transforms import Preprocess
+from resnet_cifar100.engine.ema import Ema
+from resnet_cifar100.engine.metrics import EpochLosses
+from resnet_cifar100.engine.optim import create_optimizer
+from resnet_cifar100.errors import NonFiniteError
+from resnet_cifar100.models.factory import create_model
+from resnet_cifar100.runtime import Runtime
+
+
+@dataclass
+class History:
+    """What was measured so far: a row an epoch, and the points of the loss curve."""
+
+    epochs: list[dict[str, float]] = field(default_factory=list)
+    steps: list[dict[str, float]] = field(default_factory=list)
+    train_seconds: float = 0.0  # in training steps alone, over all sessions of the run
+
+    def best_epoch(self, key: str) -> int:
+        """Return the index of the epoch with the highest `key`, the earliest of equals."""
+        return max(range(len(self.epochs)), key=lambda epoch: self.epochs[epoch][key])
+
+
+@dataclass
+class TrainState:
+    """Network, optimizer, average and position of a run; `step` counts finished updates."""
+
+    config: Config
+    runtime: Runtime
+    steps_per_epoch: int
+    batch_size: int
+    model: nn.Module
+    forward: Callable[[Tensor], Tensor]
+    preprocess: Preprocess
+    optimizer: torch.optim.Optimizer
+    ema: Ema | None
+    losses: EpochLosses
+    history: History
+    step: int = 0
+
+    @property
+    def epoch(self) -> int:
+        """The 0-based epoch that the next step belongs to."""
+        return self.step // self.steps_per_epoch
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of the whole run."""
+        return self.config.epochs * self.steps_per_epoch
+
+    @property
+    def is_stopped_early(self) -> bool:
+        """Whether val top-1 has not risen for `early_stopping_patience` epochs."""
+        patience, epochs = self.config.early_stopping_patience, self.history.epochs
+        if not (patience and epochs):
+            return False
+        return len(epochs) - 1 - self.history.best_epoch("val/top1") >= patience
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether no step is left to take and each epoch has its row."""
+        is_measured = len(self.history.epochs) * self.steps_per_epoch >= self.step
+        return is_measured and (self.step >= self.total_steps or self.is_stopped_early)
+
+    @property
+    def eval_model(self) -> nn.Module:
+        """The weights that predict: the moving average where there is one."""
+        return self.ema.model if self.ema else self.model
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return every tensor that the next step depends on, by name, contiguous.
+
+        Raises:
+            NonFiniteError: where a weight is NaN or infinite; such a state is not worth keeping.
+        """
+        parts = {"model": self.model.state_dict(), "losses": vars(self.losses)}
+        if self.ema:
+            parts["ema"] = self.ema.model.state_dict()
+        tensors = {f"{part}.{key}": t for part, named in parts.items() for key, t in named.items()}
+        for index, slots in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{key}": t for key, t in slots.items() if t is not None}
+        weights = [t for t in tensors.values() if t.is_floating_point()]
+        if not math.isfinite(torch.stack([t.abs().max() for t in weights]).max().item()):
+            raise NonFiniteError(f"a weight is no longer a finite number at step {self.step}")
+        tensors["rng.cpu"] = torch.get_rng_state()
+        if self.runtime.device.type == "cuda":
+            tensors["rng.cuda"] = torch.cuda.get_rng_state(self.runtime.device)
+        return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+
+    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """Take over what `tensors` returned.
+
+        Raises:
+            KeyError, RuntimeError: for tensors of another network or other settings.
+        """
+        self.model.load_state_dict(_part(tensors, "model"))
+        if self.ema:
+            self.ema.model.load_state_dict(_part(tensors, "ema"))
+        for name, tensor in _part(tensors, "losses").items():
+            getattr(self.losses, name).copy_(tensor)
+        parameters = list(self.model.parameters())
+        self.optimizer.state.clear()
+        for name, tensor in _part(tensors, "optimizer").items():
+            index, slot = name.split(".", 1)
+            parameter = parameters[int(index)]
+            # The memory layout of the parameter decides which kernel adds the slot to it, and so
+            # the last bit.
+            self.optimizer.state[parameter][slot] = torch.empty_like(parameter).copy_(tensor)
+        torch.set_rng_state(tensors["rng.cpu"])
+        if self.runtime.device.type == "cuda":
+            torch.cuda.set_rng_state(tensors["rng.cuda"], self.runtime.device)
+
+
+def create_state(config: Config, runtime: Runtime, loader: TrainLoader) -> TrainState:
+    """Return the state before the first step over `loader`.
+
+    Raises:
+        ConfigError: for an unknown network.
+    """
+    model = create_model(config.model_config).to(runtime.device)
+    return TrainState(
+        config=config,
+        runtime=runtime,
+        steps_per_epoch=len(loader),
+        batch_size=loader.batch_size,
+        model=model,
+        forward=runtime.compile(model),
+        preprocess=Preprocess(config.image_size).to(runtime.device),
+        optimizer=create_optimizer(model, config),
+        ema=Ema(model, config.ema_decay) if config.ema_decay else None,
+        losses=EpochLosses(len(loader), runtime.device),
+        history=History(),
+    )
+
+
+def _part(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
+    return {
+        key.removeprefix(f"{name}."): t for key, t in tensors.items() if key.startswith(f"{name}.")
+    }

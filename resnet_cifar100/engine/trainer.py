@@ -1,0 +1,229 @@
+"""Training from the first step, or from where a run was stopped, to the result."""
+
+import dataclasses
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from filelock import FileLock, Timeout
+from rich.console import Console
+from torch import Tensor
+
+from resnet_cifar100.bundle import Bundle, load_bundle, save_bundle
+from resnet_cifar100.config import Config
+from resnet_cifar100.data.cifar100 import Dataset, training_splits
+from resnet_cifar100.data.loader import Split, TrainLoader
+from resnet_cifar100.engine.checkpoint import load_newest_state, save_state
+from resnet_cifar100.engine.evaluate import evaluate
+from resnet_cifar100.engine.optim import lr_at
+from resnet_cifar100.engine.record import Row, RunRecord
+from resnet_cifar100.engine.runlog import RunLog
+from resnet_cifar100.engine.state import TrainState, create_state
+from resnet_cifar100.engine.step import train_step
+from resnet_cifar100.errors import CheckpointError, InterruptedRunError
+from resnet_cifar100.runtime import create_runtime
+
+BEST_MODEL = "best_model.pth"
+# Settings that a resumed run may change: none of them alters what is learned, but for the length of
+# the schedule and the machine, and each change is announced.
+CHANGEABLE = {
+    *("epochs", "early_stopping_patience", "device", "precision", "compile", "num_threads"),
+    *("data_dir", "data_url", "checkpoint_path", "log_file", "tensorboard"),
+    *("checkpoint_minutes", "keep_checkpoints", "log_steps"),
+}
+
+
+def fit(config: Config, dataset: Dataset, run_dir: Path, console: Console) -> RunRecord:
+    """Train to the end, from the start or the newest state in `run_dir`; return the record.
+
+    A resumed run ends with the same bits as an uninterrupted one on the same CPU.
+
+    Raises:
+        ConfigError, CheckpointError: for what cannot work, before the first step where it can be
+        known. NonFiniteError: where loss or weights blow up; the last good state stays on disk.
+        InterruptedRunError: after Ctrl-C or SIGTERM, once the state is saved.
+    """
+    runtime = create_runtime(config)
+    train, val = training_splits(dataset, config)
+    loader = TrainLoader(
+        train.to(runtime.device),
+        batch_size=config.batch_size,
+        seed=config.seed,
+        padding=config.crop_padding,
+        flip=config.flip,
+    )
+    state = create_state(config, runtime, loader)
+    test = dataset.test.to(runtime.device)
+    with _only_writer(run_dir), _signals_noted() as noted:
+        for note in [*runtime.notes, *resume_if_present(state, run_dir)]:
+            console.print(note, highlight=False)
+        with RunLog(state, dataset.title, run_dir, console) as log:
+            while not state.is_finished:
+                train_one_epoch(state, loader, log, noted)
+                is_best = measure_epoch(
+                    state, log, val=val.to(runtime.device) if val else None, test=test
+                )
+                if is_best:
+                    _save_best(state, dataset, log)
+                save_state(state, run_dir)
+                _stop_if_noted(noted, log)
+            log.finish(measure_result(state, test, log))
+    return log.record
+
+
+def resume_if_present(state: TrainState, run_dir: Path) -> list[str]:
+    """Bring `state` to the newest sound one in `run_dir`, if there is one; say so in sentences.
+
+    Raises:
+        CheckpointError: where the settings differ in what may not change, or no state is sound.
+    """
+    saved, notes = load_newest_state(run_dir)
+    if saved is None:
+        return notes
+    old, new = dataclasses.asdict(saved.config), dataclasses.asdict(state.config)
+    changed = {name: f"{name} {old[name]} -> {new[name]}" for name in new if old[name] != new[name]}
+    if refused := [text for name, text in changed.items() if name not in CHANGEABLE]:
+        raise CheckpointError(
+            f"{run_dir} cannot go on with other settings: {', '.join(refused)}. "
+            "Leave them out to resume, or leave out --resume to start a new run."
+        )
+    saved.restore(state)
+    notes.append(
+        f"Resuming {run_dir} at step {state.step} of {state.total_steps} (epoch {state.epoch + 1})."
+    )
+    notes += [f"Changed for the rest of the run: {text}." for text in changed.values()]
+    return notes
+
+
+def train_one_epoch(state: TrainState, loader: TrainLoader, log: RunLog, noted: list[int]) -> None:
+    """Take the remaining steps of the epoch, saving now and then, and at once if a signal came."""
+    first_step = state.step % state.steps_per_epoch
+    if first_step == 0:
+        state.losses.reset()
+    state.model.train()
+    last_save = time.monotonic()
+    log.start_clock()
+    for images, labels in loader.batches(state.epoch, first_step):
+        train_step(state, images, labels)
+        log.step()
+        is_last = state.step % state.steps_per_epoch == 0
+        if is_last or state.step % state.config.log_steps == 0:
+            log.point()
+        minutes = (time.monotonic() - last_save) / 60
+        if not is_last and (noted or minutes >= state.config.checkpoint_minutes):
+            log.point()
+            save_state(state, log.run_dir)
+            _stop_if_noted(noted, log)
+            last_save = time.monotonic()
+            log.start_clock()
+
+
+def measure_epoch(state: TrainState, log: RunLog, *, val: Split | None, test: Split) -> bool:
+    """Log the epoch just trained; return whether its weights are the best so far.
+
+    With a val split that means its top-1 is the highest; without one the newest weights count,
+    because the test set chooses nothing and the schedule ends on the last epoch. The test curve is
+    then shown, and labelled as shown only.
+    """
+    epoch = (state.step - 1) // state.steps_per_epoch
+    history = state.history
+    seconds_before = history.epochs[-1]["train_seconds"] if history.epochs else 0.0
+    images = state.steps_per_epoch * state.batch_size
+    state.eval_model.eval()
+    split, name = (val, "val") if val else (test, "test")
+    metrics = evaluate(lambda images: _predict(state, images), split)
+    row: Row = {
+        "epoch": epoch,
+        "step": state.step,
+        "train/loss": sum(state.losses.read(0, state.steps_per_epoch)) / state.steps_per_epoch,
+        "train/top1": state.losses.hits.item() / images,
+        **{f"{name}/{key}": value for key, value in dataclasses.asdict(metrics).items()},
+        "lr": lr_at(state.step - 1, state.config, steps_per_epoch=state.steps_per_epoch),
+        "train_seconds": history.train_seconds,
+        "speed/images_per_s": images / (history.train_seconds - seconds_before),
+    }
+    log.epoch(row)
+    return val is None or history.best_epoch("val/top1") == epoch
+
+
+def measure_result(state: TrainState, test: Split, log: RunLog) -> Row:
+    """Evaluate best_model.pth, read back from disk, on the test split: the figure of the run."""
+    path = log.run_dir / BEST_MODEL
+    bundle = load_bundle(path).to(state.runtime.device)
+    metrics = evaluate(bundle.logits, test)
+    result: Row = {
+        **{f"test/{key}": value for key, value in dataclasses.asdict(metrics).items()},
+        "epoch": bundle.provenance["metrics"]["epoch"],
+        "chosen_by": "best val top-1" if state.config.val_size else "last epoch",
+    }
+    bundle.provenance["metrics"] |= result
+    save_bundle(bundle, path, state.config.checkpoint_path)
+    return result
+
+
+def _predict(state: TrainState, images: Tensor) -> Tensor:
+    with state.runtime.autocast():
+        logits: Tensor = state.eval_model(state.preprocess(images))
+    return logits
+
+
+def _save_best(state: TrainState, dataset: Dataset, log: RunLog) -> None:
+    bundle = Bundle(
+        model_config=state.config.model_config,
+        model=state.eval_model,
+        preprocess=state.preprocess,
+        fine_names=dataset.fine_names,
+        coarse_names=dataset.coarse_names,
+        fine_to_coarse=dataset.fine_to_coarse,
+        provenance={
+            "dataset": dataset.title,
+            "metrics": dict(state.history.epochs[-1]),
+            "config": state.config.to_json(),
+            "environment": log.record.environments[-1],
+        },
+    )
+    save_bundle(bundle, log.run_dir / BEST_MODEL, state.config.checkpoint_path)
+
+
+@contextmanager
+def _only_writer(run_dir: Path) -> Iterator[None]:
+    """Hold the lock of a run's folder; the system lets go of it even if this process is killed.
+
+    Raises:
+        CheckpointError: where another process trains there, or the folder cannot be made.
+    """
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        with FileLock(run_dir / ".lock", timeout=0):
+            yield
+    except Timeout as error:
+        raise CheckpointError(f"another process is training in {run_dir}") from error
+
+
+@contextmanager
+def _signals_noted() -> Iterator[list[int]]:
+    """Collect Ctrl-C and SIGTERM in the list that is yielded; a second one ends at once."""
+    noted: list[int] = []
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        if noted:
+            raise InterruptedRunError("stopped at once, without saving", number)
+        noted.append(number)
+
+    handled = (signal.SIGINT, signal.SIGTERM)
+    previous = {number: signal.signal(number, note) for number in handled}
+    try:
+        yield noted
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _stop_if_noted(noted: list[int], log: RunLog) -> None:
+    if noted and not log.state.is_finished:
+        raise InterruptedRunError(
+            f"stopped at step {log.state.step} of {log.state.total_steps}, and saved", noted[0]
+        )
