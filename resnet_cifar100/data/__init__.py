@@ -1,0 +1,1 @@
+"""Data sets, augmentation and the one door for pictures from outside."""
