@@ -1,0 +1,43 @@
+"""Pictures of the test set as files, to look at and to try `predict` on."""
+
+import csv
+import io
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from resnet_cifar100.data.cifar100 import Dataset
+from resnet_cifar100.errors import ConfigError, DataError
+from resnet_cifar100.storage import replace_file
+
+
+def write_samples(dataset: Dataset, out: Path, *, per_class: int, seed: int) -> Path:
+    """Write `per_class` test images of each class as PNG files, and index.csv; return the path of the index.
+
+    Raises:
+        ConfigError: for a number of images that the test set does not have.
+        DataError: where `out` cannot be written.
+    """
+    images, labels = dataset.test
+    most = int(torch.bincount(labels).min())
+    if not 1 <= per_class <= most:
+        raise ConfigError(f"--per-class must be in 1 to {most}, got {per_class}")
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    rows = []
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for label, name in enumerate(dataset.fine_names):
+            for index in order[labels[order] == label][:per_class].tolist():
+                file = f"{label:02d}_{name}_{index:05d}.png"
+                Image.fromarray(images[index].permute(1, 2, 0).numpy()).save(out / file)
+                coarse = dataset.coarse_names[dataset.fine_to_coarse[label]]
+                rows.append((file, label, name, coarse, index, dataset.title))
+    except OSError as error:
+        raise DataError(f"{out} cannot be written ({error.strerror or error})") from error
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("file", "label", "class", "superclass", "test_index", "dataset"))
+    writer.writerows(rows)
+    replace_file(out / "index.csv", text.getvalue())
+    return out / "index.csv"

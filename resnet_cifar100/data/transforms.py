@@ -1,0 +1,54 @@
+"""Augmentation and preprocessing of whole batches, as pure functions on any device.
+
+The draw and the deed are apart: the loader draws offsets and flips, these functions apply them.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from resnet_cifar100.constants import MEAN, STD
+
+
+def crop_and_flip(images: Tensor, offsets: Tensor, flips: Tensor, padding: int) -> Tensor:
+    """Cut one window out of each zero-padded image and mirror the marked ones.
+
+    Shapes: images (N,C,H,W); offsets (N,2) int64, top and left in 0..2*padding; flips (N,) bool -> (N,C,H,W).
+    """
+    n, c, h, w = images.shape
+    padded = F.pad(images, (padding,) * 4)
+    rows = offsets[:, 0, None] + torch.arange(h, device=images.device)  # (N,H)
+    columns = torch.arange(w, device=images.device).expand(n, w)
+    columns = torch.where(flips[:, None], w - 1 - columns, columns) + offsets[:, 1, None]  # (N,W)
+    rows = rows[:, None, :, None].expand(n, c, h, w + 2 * padding)
+    columns = columns[:, None, None, :].expand(n, c, h, w)
+    return padded.gather(2, rows).gather(3, columns)
+
+
+class Preprocess(nn.Module):
+    """What stands before every network: uint8 (N,3,H,W) -> float32 (N,3,image_size,image_size), normalised.
+
+    Training, evaluation and every exported model go through this one module. Its output is channels_last, as
+    the networks are.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self, image_size: int, mean: Sequence[float] = MEAN, std: Sequence[float] = STD
+    ) -> None:
+        super().__init__()
+        self.image_size = image_size
+        self.register_buffer("mean", 255 * torch.tensor(mean).view(1, 3, 1, 1))
+        self.register_buffer("std", 255 * torch.tensor(std).view(1, 3, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Resize (antialiased bilinear) where the size differs, and normalise."""
+        size = (self.image_size, self.image_size)
+        floats = images.float()
+        if images.shape[-2:] != size:
+            floats = F.interpolate(floats, size=size, mode="bilinear", antialias=True)
+        return ((floats - self.mean) / self.std).contiguous(memory_format=torch.channels_last)

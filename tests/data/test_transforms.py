@@ -1,0 +1,69 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from resnet_cifar100.constants import MEAN, STD
+from resnet_cifar100.data.transforms import Preprocess, crop_and_flip
+from tests.reference import crop_and_flip as slow_crop_and_flip
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(1, 5), st.integers(0, 6), st.sampled_from([(4, 4), (8, 5), (5, 9)]), st.integers(0, 99)
+)
+def test_a_batch_is_cropped_and_flipped_as_image_by_image(count, padding, size, seed):
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randint(0, 256, (count, 3, *size), generator=generator, dtype=torch.uint8)
+    offsets = torch.randint(0, 2 * padding + 1, (count, 2), generator=generator)
+    flips = torch.rand(count, generator=generator) < 0.5
+    batch = crop_and_flip(images, offsets, flips, padding)
+    assert batch.dtype == torch.uint8
+    for index in range(count):
+        expected = slow_crop_and_flip(
+            images[index].numpy(),
+            top=int(offsets[index, 0]),
+            left=int(offsets[index, 1]),
+            flip=bool(flips[index]),
+            padding=padding,
+        )
+        assert np.array_equal(batch[index].numpy(), expected)
+
+
+def test_the_middle_crop_without_flip_changes_nothing():
+    images = torch.randint(0, 256, (7, 3, 32, 32), dtype=torch.uint8)
+    middle = torch.full((7, 2), 4)
+    assert torch.equal(crop_and_flip(images, middle, torch.zeros(7, dtype=torch.bool), 4), images)
+
+
+def test_preprocessing_normalises_each_channel():
+    image = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
+    image[0, 1] = 255
+    pixels = Preprocess(32)(image)
+    expected = torch.tensor([-MEAN[0] / STD[0], (1 - MEAN[1]) / STD[1], -MEAN[2] / STD[2]])
+    assert torch.allclose(pixels[0, :, 5, 7], expected, atol=1e-5)
+    assert pixels.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("size", [16, 20, 24])
+def test_resizing_agrees_with_pillow(size):
+    rng = np.random.default_rng(0)
+    small = rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)
+    smooth = Image.fromarray(small).resize((32, 32), Image.Resampling.BICUBIC)
+    pixels = torch.from_numpy(np.array(smooth)).permute(2, 0, 1)[None]
+    plain = Preprocess(size, mean=(0, 0, 0), std=(1, 1, 1))
+    ours = 255 * plain(pixels)[0].permute(1, 2, 0).numpy()
+    theirs = np.asarray(smooth.resize((size, size), Image.Resampling.BILINEAR), dtype=np.float32)
+    assert np.abs(ours - theirs).max() <= 1.0  # Pillow rounds to whole numbers, twice
+
+
+@pytest.mark.cifar100
+def test_the_mean_and_deviation_are_those_of_the_training_images(real_data_dir):
+    from resnet_cifar100.data.cifar100 import find_cifar100, read_dataset
+
+    images = read_dataset(find_cifar100(real_data_dir), title="CIFAR-100").train.images
+    values = images.transpose(0, 1).reshape(3, -1).double() / 255
+    assert torch.allclose(values.mean(1), torch.tensor(MEAN).double(), atol=1e-4)
+    assert torch.allclose(values.std(1), torch.tensor(STD).double(), atol=1e-4)
