@@ -14,6 +14,8 @@ from typing import Any, Literal
 from resnet_cifar100.constants import ARCHIVE_URL, IMAGE_SIZE, NUM_CLASSES
 from resnet_cifar100.errors import ConfigError
 
+BEST_MODEL = Path("checkpoints/best_model.pth")
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
@@ -90,7 +92,7 @@ class Config:
     num_threads: int = 0
     """CPU threads; 0 leaves it to torch."""
 
-    checkpoint_path: Path = Path("checkpoints/best_model.pth")
+    checkpoint_path: Path = BEST_MODEL
     """Where the best model goes. Folders of training state, one a run, stand beside it."""
     log_file: Path = Path("logs.md")
     """Live Markdown log of the run."""

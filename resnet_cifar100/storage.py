@@ -1,5 +1,6 @@
 """Files written so that a crash, a kill or a full disk leaves the old content or the new."""
 
+import contextlib
 import hashlib
 import os
 from pathlib import Path
@@ -43,7 +44,8 @@ def replace_file(path: Path, content: bytes | str) -> None:
         temporary.replace(path)
         sync_folder(path.parent)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise CheckpointError(
             f"{path} cannot be written ({error.strerror or error}); its old content is untouched"
         ) from error

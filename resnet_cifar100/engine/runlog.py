@@ -81,21 +81,19 @@ class RunLog:
         """Move the bar by a step; waits for nothing."""
         self.progress.step(self.state)
 
-    def point(self) -> None:
-        """Add a point to the loss curve: the mean loss since the last one. Waits for the device.
+    def check(self) -> None:
+        """Wait for the device, and refuse a loss since the last point that is not finite.
 
         Raises:
-            NonFiniteError: where a loss since the last point is not finite; the message names the
-            step.
+            NonFiniteError: the message names the step.
         """
+        self._losses_since_last_point()
+
+    def point(self) -> None:
+        """Add a point to the loss curve: the mean loss since the last one; else as `check`."""
         state, steps = self.state, self.state.history.steps
-        epoch_start = (state.step - 1) // state.steps_per_epoch * state.steps_per_epoch
-        last_step, last_seconds = (
-            (steps[-1]["step"], steps[-1]["train_seconds"]) if steps else (0, 0.0)
-        )
-        first = max(int(last_step), epoch_start)
-        losses = state.losses.read(first - epoch_start, state.step - epoch_start)
-        raise_if_not_finite(losses, first)
+        losses = self._losses_since_last_point()
+        last_seconds = steps[-1]["train_seconds"] if steps else 0.0
         self.stop_clock()
         seconds = state.history.train_seconds
         lr = lr_at(state.step - 1, state.config, steps_per_epoch=state.steps_per_epoch)
@@ -103,6 +101,19 @@ class RunLog:
         steps.append({"step": state.step, "train/loss": loss, "lr": lr, "train_seconds": seconds})
         images_per_s = len(losses) * state.batch_size / (seconds - last_seconds)
         self.progress.live(loss=loss, lr=lr, images_per_s=images_per_s)
+
+    def _losses_since_last_point(self) -> list[float]:
+        state, steps = self.state, self.state.history.steps
+        epoch_start = (state.step - 1) // state.steps_per_epoch * state.steps_per_epoch
+        first = max(int(steps[-1]["step"]) if steps else 0, epoch_start)
+        losses = state.losses.read(first - epoch_start, state.step - epoch_start)
+        for step, loss in enumerate(losses, start=first):
+            if not math.isfinite(loss):
+                raise NonFiniteError(
+                    f"the loss is {loss} at step {step}, so training stopped; the last good training "
+                    "state is kept. A lower --lr, --warmup-epochs or --grad-clip-norm 1 may help."
+                )
+        return losses
 
     def epoch(self, row: Row) -> None:
         """Add the row of a finished epoch."""
@@ -118,16 +129,6 @@ class RunLog:
         self.record.result = result
         self.record.status = "finished"
         self.write()
-
-
-def raise_if_not_finite(losses: list[float], first_step: int) -> None:
-    """Refuse losses that are NaN or infinite; `first_step` is the step of the first."""
-    for step, loss in enumerate(losses, start=first_step):
-        if not math.isfinite(loss):
-            raise NonFiniteError(
-                f"the loss is {loss} at step {step}, so training stopped; the last good "
-                "training state is kept. A lower --lr, a --warmup-epochs or --grad-clip-norm 1 usually helps."
-            )
 
 
 def _earlier_sessions(run_dir: Path, state: TrainState) -> list[Row]:

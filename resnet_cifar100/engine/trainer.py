@@ -13,7 +13,7 @@ from rich.console import Console
 from torch import Tensor
 
 from resnet_cifar100.bundle import Bundle, load_bundle, save_bundle
-from resnet_cifar100.config import Config
+from resnet_cifar100.config import BEST_MODEL, Config
 from resnet_cifar100.data.cifar100 import Dataset, training_splits
 from resnet_cifar100.data.loader import Split, TrainLoader
 from resnet_cifar100.engine.checkpoint import load_newest_state, save_state
@@ -26,7 +26,6 @@ from resnet_cifar100.engine.step import train_step
 from resnet_cifar100.errors import CheckpointError, InterruptedRunError
 from resnet_cifar100.runtime import create_runtime
 
-BEST_MODEL = "best_model.pth"
 # Settings that a resumed run may change: none of them alters what is learned, but for the length of
 # the schedule and the machine, and each change is announced.
 CHANGEABLE = {
@@ -114,7 +113,8 @@ def train_one_epoch(state: TrainState, loader: TrainLoader, log: RunLog, noted: 
             log.point()
         minutes = (time.monotonic() - last_save) / 60
         if not is_last and (noted or minutes >= state.config.checkpoint_minutes):
-            log.point()
+            log.check()
+            log.stop_clock()
             save_state(state, log.run_dir)
             _stop_if_noted(noted, log)
             last_save = time.monotonic()
@@ -151,7 +151,7 @@ def measure_epoch(state: TrainState, log: RunLog, *, val: Split | None, test: Sp
 
 def measure_result(state: TrainState, test: Split, log: RunLog) -> Row:
     """Evaluate best_model.pth, read back from disk, on the test split: the figure of the run."""
-    path = log.run_dir / BEST_MODEL
+    path = log.run_dir / BEST_MODEL.name
     bundle = load_bundle(path).to(state.runtime.device)
     metrics = evaluate(bundle.logits, test)
     result: Row = {
@@ -185,7 +185,7 @@ def _save_best(state: TrainState, dataset: Dataset, log: RunLog) -> None:
             "environment": log.record.environments[-1],
         },
     )
-    save_bundle(bundle, log.run_dir / BEST_MODEL, state.config.checkpoint_path)
+    save_bundle(bundle, log.run_dir / BEST_MODEL.name, state.config.checkpoint_path)
 
 
 @contextmanager

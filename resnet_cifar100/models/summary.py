@@ -30,8 +30,10 @@ class Summary:
 
 
 def summarize(config: ModelConfig) -> Summary:
-    """Build the network, send one blank image through it, and count."""
-    model = create_model(config).eval()
+    """Send one image through the network and count; on the meta device, which computes shapes alone."""
+    with torch.device("meta"):
+        model = create_model(config).eval()
+        image = torch.empty(1, 3, config.image_size, config.image_size)
     named = list(_parts_of(model))
     shapes: dict[nn.Module, tuple[int, ...]] = {}
     counts: dict[nn.Module, int] = {}
@@ -43,7 +45,7 @@ def summarize(config: ModelConfig) -> Summary:
 
     hooks = [module.register_forward_hook(record) for module in model.modules()]
     with torch.inference_mode():
-        model(torch.zeros(1, 3, config.image_size, config.image_size))
+        model(image)
     for hook in hooks:
         hook.remove()
     parts = tuple(

@@ -1,0 +1,42 @@
+PYTHON ?= python3
+PY := .venv/bin/python
+
+.PHONY: help quickstart setup test check format smoke logs
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+quickstart: .venv/.ready ## set up, then train the quick recipe: a first result in minutes
+	$(PY) train.py --recipe quick --dataset auto
+
+setup: .venv/.ready-dev ## set up everything that training, testing and checking need
+
+test: .venv/.ready-dev ## set up, then run the whole test suite
+	$(PY) -m pytest
+
+check: .venv/.ready-dev ## formatting, lint, types, direction of imports
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+	$(PY) -m pytest -q tests/test_architecture.py
+
+format: .venv/.ready-dev ## format the code and mend what lint can mend
+	$(PY) -m ruff format .
+	$(PY) -m ruff check --fix .
+
+smoke: .venv/.ready ## every stage of a run in seconds
+	$(PY) train.py --recipe smoke --dataset auto
+
+# A machine may have pip but not the ensurepip that venv wants; pip can also install from outside.
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Python 3.11 or newer is needed; name one with: make PYTHON=python3.12 ..."; exit 1; }
+	$(PYTHON) -m venv .venv >/dev/null 2>&1 || $(PYTHON) -m venv --clear --without-pip .venv
+
+.venv/.ready: requirements.txt | .venv/bin/python
+	$(PYTHON) -m pip --python $(PY) install --quiet -r requirements.txt
+	@touch $@
+
+.venv/.ready-dev: requirements-dev.txt .venv/.ready
+	$(PYTHON) -m pip --python $(PY) install --quiet -r requirements-dev.txt
+	@touch $@

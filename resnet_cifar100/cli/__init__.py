@@ -1,0 +1,62 @@
+"""The command line: one function a command, its heavy imports inside, so that --help is quick."""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+import tyro
+from rich.console import Console
+
+from resnet_cifar100.cli.measure import evaluate, predict
+from resnet_cifar100.cli.screen import say
+from resnet_cifar100.cli.show import info, log, samples
+from resnet_cifar100.cli.train import train
+from resnet_cifar100.errors import ConfigError, ProjectError
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "train": train,
+    "evaluate": evaluate,
+    "predict": predict,
+    "info": info,
+    "samples": samples,
+    "log": log,
+}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one command and return its exit code; docs/architecture.md lists the codes."""
+    command, rest = (argv[0], argv[1:]) if argv else ("--help", [])
+    if command not in COMMANDS:
+        return _show_commands(command)
+    try:
+        if command == "train":
+            train(rest)
+        else:
+            tyro.cli(COMMANDS[command], args=rest, prog=f"python -m resnet_cifar100 {command}")
+        sys.stdout.flush()
+    except ProjectError as error:
+        _show_fault(str(error))
+        return error.exit_code
+    except SystemExit as stop:  # tyro has shown the help (0) or what is wrong with the flags
+        return ConfigError.exit_code if stop.code else 0
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # the reader, head for example, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return 0
+
+
+def _show_fault(message: str) -> None:
+    console = Console(stderr=True)
+    console.print(message, style="bold red", highlight=False, markup=False, soft_wrap=True)
+
+
+def _show_commands(asked: str) -> int:
+    say("Usage: python -m resnet_cifar100 COMMAND [--help]\n")
+    for name, handler in COMMANDS.items():
+        say(f"  {name:<9} {(handler.__doc__ or '').splitlines()[0]}")
+    if asked in ("-h", "--help", "help"):
+        return 0
+    _show_fault(f"\nThere is no command {asked}.")
+    return ConfigError.exit_code

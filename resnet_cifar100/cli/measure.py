@@ -1,0 +1,104 @@
+"""Commands that use a trained network: evaluate, predict."""
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import tyro
+from rich.table import Table
+from rich.text import Text
+
+from resnet_cifar100.cli.screen import console, say
+from resnet_cifar100.config import BEST_MODEL, Config
+from resnet_cifar100.errors import ConfigError, ProjectError
+
+if TYPE_CHECKING:
+    from resnet_cifar100.bundle import Bundle
+
+
+def evaluate(
+    checkpoint_path: Path = BEST_MODEL,
+    split: Literal["test", "val", "train"] = "test",
+    data_dir: Path = Path("data"),
+    device: str = "auto",
+) -> None:
+    """Measure top-1, top-5 and loss of a checkpoint on a split of the data it was trained on.
+
+    Args:
+        checkpoint_path: A best_model.pth.
+        split: test, or the val or train images of that run.
+        data_dir: Folder that holds cifar-100-python.
+        device: auto, cpu, cuda, mps.
+    """
+    from resnet_cifar100.bundle import load_bundle
+    from resnet_cifar100.data.cifar100 import load_dataset, training_splits
+    from resnet_cifar100.engine.evaluate import evaluate as measure
+    from resnet_cifar100.runtime import create_runtime
+
+    bundle = load_bundle(checkpoint_path)
+    config = Config.from_json(bundle.provenance["config"])
+    config = dataclasses.replace(config, data_dir=data_dir, device=device)
+    dataset = load_dataset(config)
+    train_split, val_split = training_splits(dataset, config)
+    chosen = {"test": dataset.test, "val": val_split, "train": train_split}[split]
+    if chosen is None:
+        raise ConfigError(
+            "--split val needs a run that held images out (train with --val-size 5000)"
+        )
+    runtime = create_runtime(config)
+    metrics = measure(bundle.to(runtime.device).logits, chosen.to(runtime.device))
+    table = Table(
+        title=f"{checkpoint_path} on {dataset.title} {split} ({len(chosen.labels):,} images)"
+    )
+    for name in ("top-1", "top-5", "loss"):
+        table.add_column(name, justify="right")
+    table.add_row(f"{metrics.top1:.2%}", f"{metrics.top5:.2%}", f"{metrics.loss:.4f}")
+    console.print(table)
+
+
+def predict(
+    images: tyro.conf.Positional[tuple[Path, ...]],
+    checkpoint_path: Path = BEST_MODEL,
+    top_k: int = 5,
+) -> None:
+    """Name what is on pictures: the most probable classes of each, with their probabilities.
+
+    Args:
+        images: Picture files (PNG, JPEG, WebP, BMP, GIF, TIFF) of any size.
+        checkpoint_path: A best_model.pth.
+        top_k: How many classes to show for each picture.
+    """
+    from resnet_cifar100.bundle import load_bundle
+
+    if not images:
+        raise ConfigError("predict needs at least one picture: predict IMAGE...")
+    bundle = load_bundle(checkpoint_path)
+    if not 1 <= top_k <= len(bundle.fine_names):
+        raise ConfigError(f"--top-k must be in 1 to {len(bundle.fine_names)}, got {top_k}")
+    if bundle.provenance["dataset"] == "SYNTHETIC":
+        say("This model knows SYNTHETIC drawn shapes only, not CIFAR-100.", style="bold yellow")
+    faults = [fault for path in images if (fault := _predict_one(bundle, path, top_k))]
+    if faults:
+        raise faults[-1]
+
+
+def _predict_one(bundle: "Bundle", path: Path, top_k: int) -> ProjectError | None:
+    """Print the classes of one picture; return the fault instead, for the others' turn."""
+    import torch
+
+    from resnet_cifar100.data.images import load_image
+    from resnet_cifar100.errors import ImageError
+
+    try:
+        pixels = load_image(path)
+    except ImageError as error:
+        return error
+    image = torch.from_numpy(pixels).permute(2, 0, 1)[None]  # (32,32,3) -> (1,3,32,32)
+    probs, ids = bundle.logits(image).softmax(dim=1)[0].topk(top_k)
+    table = Table(title=str(path), title_justify="left", show_header=False)
+    for prob, index in zip(probs.tolist(), ids.tolist(), strict=True):
+        coarse = bundle.coarse_names[bundle.fine_to_coarse[index]]
+        bar = Text("#" * round(20 * prob), style="cyan")
+        table.add_row(bundle.fine_names[index], f"{prob:6.1%}", bar, coarse)
+    console.print(table)
+    return None

@@ -1,0 +1,85 @@
+"""Commands that show what there is: networks, sample pictures, the log of a run."""
+
+import sys
+from pathlib import Path
+from typing import Literal
+
+import tyro
+from rich.table import Table
+
+from resnet_cifar100.cli.screen import console, say
+from resnet_cifar100.config import Config, ModelConfig
+
+
+def info(model: tyro.conf.Positional[str | None] = None) -> None:
+    """List the networks, or print one network's stages, parameters and multiply-adds.
+
+    Args:
+        model: Name of the network, for example resnet44v2.
+    """
+    from resnet_cifar100.models.factory import MODELS
+    from resnet_cifar100.models.summary import summarize
+
+    if model is None:
+        table = Table("Network", "Parameters", "Multiply-adds", title="Networks at 32x32 pixels")
+        for name in MODELS:
+            summary = summarize(ModelConfig(name=name))
+            table.add_row(name, f"{summary.parameters:,}", f"{summary.multiply_adds / 1e6:,.1f} M")
+        console.print(table)
+        return
+    summary = summarize(ModelConfig(name=model))
+    table = Table("Part", "Layers", "Output", "Parameters", "Multiply-adds", title=model)
+    for part in summary.parts:
+        shape = " x ".join(map(str, part.shape))
+        adds = f"{part.multiply_adds / 1e6:,.2f} M"
+        table.add_row(part.name, part.layers, shape, f"{part.parameters:,}", adds)
+    table.add_section()
+    total = f"{summary.multiply_adds / 1e6:,.2f} M"
+    table.add_row("total", "", "", f"{summary.parameters:,}", total)
+    console.print(table)
+    if model in NAMES_EXPLAINED:
+        say(NAMES_EXPLAINED[model])
+
+
+NAMES_EXPLAINED = {
+    "resnet44v2": "This is the user's document's table of stages (50 layers deep). Its \"~2.7M\" "
+    'parameters and its name "ResNet44" fit resnet44v2_slim, the same without stage 4.',
+    "resnet44v2_slim": 'This is the user\'s document\'s "~2.7M" parameters and "ResNet44" '
+    "(6 x 7 + 2 = 44 layers). Its table of stages is resnet44v2, which has a fourth stage.",
+}
+
+
+def samples(
+    out: Path = Path("test_data_setup/cifar100_test_images"),
+    per_class: int = 1,
+    seed: int = 0,
+    dataset: Literal["auto", "cifar100", "synthetic"] = "cifar100",
+    data_dir: Path = Path("data"),
+) -> None:
+    """Write labelled sample pictures of the test set as PNG files, with an index.
+
+    Args:
+        out: Folder to write to.
+        per_class: Pictures of each of the 100 classes, 1 to 100.
+        seed: Which pictures.
+        dataset: cifar100, synthetic, or auto for whichever can be had.
+        data_dir: Folder that holds cifar-100-python.
+    """
+    from resnet_cifar100.data.cifar100 import load_dataset
+    from resnet_cifar100.data.samples import write_samples
+
+    data = load_dataset(Config(dataset=dataset, data_dir=data_dir))
+    index = write_samples(data, out, per_class=per_class, seed=seed)
+    say(f"{100 * per_class} pictures of the {data.title} test set in {out}/, listed in {index}")
+
+
+def log(run: tyro.conf.Positional[Path]) -> None:
+    """Print the Markdown log of a run, rendered from its record.
+
+    Args:
+        run: Folder of a run, under checkpoints/ or records/.
+    """
+    from resnet_cifar100.engine.record import load_record
+    from resnet_cifar100.engine.report import render_markdown
+
+    sys.stdout.write(render_markdown(load_record(run)))

@@ -1,0 +1,128 @@
+"""The command that trains."""
+
+import argparse
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import tyro
+from rich.table import Table
+
+from resnet_cifar100.cli.screen import console, say
+from resnet_cifar100.config import BEST_MODEL, Config
+from resnet_cifar100.errors import ConfigError, InterruptedRunError
+from resnet_cifar100.recipes import create_recipe
+
+if TYPE_CHECKING:
+    from resnet_cifar100.engine.record import RunRecord
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainFlags(Config):
+    """Train a network, or resume a run. Every setting of the recipe can be set by its flag."""
+
+    resume: bool = False
+    """Go on from the last good state of the newest unfinished run, or of the one in --run-dir."""
+    run_dir: Path | None = None
+    """Folder of the run; by default a new one beside --checkpoint-path."""
+
+
+def train(argv: Sequence[str]) -> None:
+    """Train a network (--recipe quick, reference or smoke), or --resume a run."""
+    config, run_dir = _training_settings(argv)
+    from resnet_cifar100.analysis.figures import save_curves
+    from resnet_cifar100.data.cifar100 import load_dataset
+    from resnet_cifar100.engine.trainer import fit
+
+    dataset = load_dataset(config)
+    if dataset.notice:
+        say(dataset.notice, style="bold yellow")
+    is_synthetic = dataset.title == "SYNTHETIC"
+    config = dataclasses.replace(config, dataset="synthetic" if is_synthetic else "cifar100")
+    try:
+        record = fit(config, dataset, run_dir, console)
+    except InterruptedRunError as error:
+        advice = f"Go on with: python train.py --resume --run-dir {run_dir}"
+        raise InterruptedRunError(f"{error}. {advice}", error.signal_number) from error
+    save_curves(record, run_dir / "curves.png")
+    _show_result(record, run_dir)
+
+
+def _training_settings(argv: Sequence[str]) -> tuple[Config, Path]:
+    """Return the settings and the folder of the run that the flags ask for.
+
+    Flags override the recipe; with --resume they override what the run was started with.
+    """
+    from resnet_cifar100.engine.runs import new_run_dir, newest_run_dir, recorded_config
+
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--recipe")
+    first.add_argument("--resume", action="store_true")
+    first.add_argument("--run-dir", "--run_dir", type=Path)
+    first.add_argument("--checkpoint-path", "--checkpoint_path", type=Path, default=BEST_MODEL)
+    asked, _ = first.parse_known_args(argv)
+    run_dir: Path | None = asked.run_dir
+    is_taken = run_dir is not None and (run_dir / "config.json").exists()
+    if is_taken and not asked.resume:
+        raise ConfigError(f"--run-dir {run_dir} already holds a run; add --resume to go on with it")
+    if asked.resume and run_dir is None:
+        run_dir = newest_run_dir(asked.checkpoint_path.parent)
+        is_taken = True
+    if is_taken and run_dir is not None:
+        base = recorded_config(run_dir)
+    elif asked.recipe:
+        base = create_recipe(asked.recipe)
+    else:
+        base = create_recipe("reference") if _wants_help(argv) else _recipe_for_this_machine()
+    values = {field.name: getattr(base, field.name) for field in dataclasses.fields(base)}
+    default = TrainFlags(**values, resume=asked.resume, run_dir=run_dir)
+    flags = tyro.cli(TrainFlags, default=default, args=argv, prog="python train.py")
+    config = Config(**{name: getattr(flags, name) for name in values})
+    if asked.resume and not is_taken:
+        say(f"Nothing to resume in {run_dir}: starting a new run there.")
+    return config, run_dir or new_run_dir(config)
+
+
+def _wants_help(argv: Sequence[str]) -> bool:
+    return "-h" in argv or "--help" in argv
+
+
+def _recipe_for_this_machine() -> Config:
+    from resnet_cifar100.runtime import has_accelerator
+
+    if has_accelerator():
+        say("Recipe reference (this machine has a GPU). Others: --recipe NAME.")
+        return create_recipe("reference")
+    say(
+        "Recipe quick, because this machine has no GPU: a small network in minutes. "
+        "The user's full 100 epochs, days on a CPU: --recipe reference."
+    )
+    return create_recipe("quick")
+
+
+def _show_result(record: "RunRecord", run_dir: Path) -> None:
+    from resnet_cifar100.engine.report import result_rows
+
+    config = record.config
+    table = Table(title=f"{config.model} on {record.title}, recipe {config.recipe}")
+    table.add_column("Metric")
+    table.add_column("Value", justify="right")
+    for metric, value in result_rows(record):
+        table.add_row(metric.replace("**", ""), value.replace("**", ""))
+    console.print(table)
+    for name, path in [
+        ("best model", config.checkpoint_path),
+        ("log", config.log_file),
+        ("curves", run_dir / "curves.png"),
+        ("the whole run", run_dir),
+    ]:
+        say(f"  {name:<14} {path}")
+    say("Next:")
+    flag = " --dataset synthetic" if record.title == "SYNTHETIC" else ""
+    for command in [
+        f"python -m resnet_cifar100 evaluate --checkpoint-path {config.checkpoint_path}",
+        f"python test_data_setup/get_test_images.py{flag}",
+        "python -m resnet_cifar100 predict test_data_setup/cifar100_test_images/*.png",
+    ]:
+        say(f"  {command}")

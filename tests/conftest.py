@@ -1,0 +1,77 @@
+"""Small data and small settings: a whole run in these takes about a second."""
+
+import io
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from resnet_cifar100.config import Config
+from resnet_cifar100.data.cifar100 import (
+    SYNTHETIC_FOLDER,
+    Dataset,
+    find_cifar100,
+    load_dataset,
+)
+from resnet_cifar100.data.synthetic import write_synthetic
+
+torch.set_num_threads(1)  # the nets here are too small to share
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what needs the real data set where it is not at hand."""
+    if find_cifar100(REPOSITORY / "data") is None:
+        for item in items:
+            if item.get_closest_marker("cifar100"):
+                item.add_marker(pytest.mark.skip(reason="CIFAR-100 is not in data/"))
+
+
+@pytest.fixture(scope="session")
+def real_data_dir() -> Path:
+    return REPOSITORY / "data"
+
+
+@pytest.fixture(scope="session")
+def tiny_data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder with 400 drawn training and 200 test images."""
+    folder = tmp_path_factory.mktemp("data")
+    write_synthetic(folder / SYNTHETIC_FOLDER, train_per_class=4, test_per_class=2)
+    return folder
+
+
+@pytest.fixture
+def tiny_config(tiny_data_dir: Path, tmp_path: Path) -> Config:
+    """Three epochs of eight steps of a small network with all that is random or stateful turned on."""
+    return Config(
+        recipe="tiny",
+        model="resnet8x4_s2",
+        image_size=8,
+        dropout=0.2,
+        dataset="synthetic",
+        data_dir=tiny_data_dir,
+        crop_padding=2,
+        batch_size=50,
+        epochs=3,
+        lr=0.05,
+        warmup_epochs=1,
+        label_smoothing=0.1,
+        grad_clip_norm=5.0,
+        ema_decay=0.9,
+        device="cpu",
+        log_steps=3,
+        checkpoint_minutes=1000,
+        checkpoint_path=tmp_path / "checkpoints" / "best_model.pth",
+        log_file=tmp_path / "logs.md",
+    )
+
+
+@pytest.fixture
+def tiny_dataset(tiny_config: Config) -> Dataset:
+    return load_dataset(tiny_config)
+
+
+@pytest.fixture
+def console() -> Console:
+    return Console(file=io.StringIO())

@@ -1,0 +1,174 @@
+"""A run that was stopped anywhere and resumed ends with the bits of one that was not."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+from resnet_cifar100.bundle import load_bundle
+from resnet_cifar100.engine import trainer
+from resnet_cifar100.engine.checkpoint import load_newest_state, save_state
+from resnet_cifar100.engine.state import TrainState
+from resnet_cifar100.engine.step import train_step
+from resnet_cifar100.engine.trainer import fit
+from resnet_cifar100.errors import CheckpointError, InterruptedRunError
+
+
+class StoppedError(Exception):
+    """Stands for a kill: nothing in the program catches it."""
+
+
+def fingerprint(run_dir: Path) -> str:
+    """Hash every tensor of the newest state, and every row of the history but for the timings."""
+    saved, _ = load_newest_state(run_dir)
+    digest = hashlib.sha256(str(saved.step).encode())
+    for name, tensor in sorted(saved.tensors.items()):
+        digest.update(name.encode() + tensor.numpy().tobytes())
+    timings = {"train_seconds", "speed/images_per_s"}
+    for row in [*saved.history.epochs, *saved.history.steps]:
+        digest.update(json.dumps({k: v for k, v in row.items() if k not in timings}).encode())
+    return digest.hexdigest()
+
+
+@pytest.fixture
+def uninterrupted(tiny_config, tiny_dataset, tmp_path, console) -> str:
+    fit(tiny_config, tiny_dataset, tmp_path / "straight", console)
+    return fingerprint(tmp_path / "straight")
+
+
+def stop_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    def step_or_stop(state, images, labels):
+        if state.step == step:
+            raise StoppedError
+        train_step(state, images, labels)
+
+    monkeypatch.setattr(trainer, "train_step", step_or_stop)
+
+
+@pytest.mark.parametrize("step", [0, 1, 7, 8, 9, 15, 16, 20, 23])
+def test_a_run_killed_at_a_step_and_resumed_matches_an_uninterrupted_one(
+    step, uninterrupted, tiny_config, tiny_dataset, tmp_path, console, monkeypatch
+):
+    config = dataclasses.replace(tiny_config, checkpoint_minutes=0)  # save after every step
+    with monkeypatch.context() as patch:
+        stop_at(patch, step)
+        with pytest.raises(StoppedError):
+            fit(config, tiny_dataset, tmp_path / "killed", console)
+    torch.manual_seed(999)  # the generator of a new process is elsewhere
+    record = fit(config, tiny_dataset, tmp_path / "killed", console)
+    assert record.status == "finished"
+    assert fingerprint(tmp_path / "killed") == uninterrupted
+
+
+def test_saving_at_every_step_changes_nothing(
+    uninterrupted, tiny_config, tiny_dataset, tmp_path, console
+):
+    config = dataclasses.replace(tiny_config, checkpoint_minutes=0, keep_checkpoints=1)
+    fit(config, tiny_dataset, tmp_path / "saving", console)
+    assert fingerprint(tmp_path / "saving") == uninterrupted
+
+
+@pytest.mark.parametrize("key", ["model", "ema", "optimizer", "rng", "losses"])
+def test_every_part_of_the_state_matters(
+    key, uninterrupted, tiny_config, tiny_dataset, tmp_path, console, monkeypatch
+):
+    """The test above would notice if a part of the state were not restored."""
+    run_dir = tmp_path / "forgetful"
+    config = dataclasses.replace(tiny_config, checkpoint_minutes=0)
+    with monkeypatch.context() as patch:
+        stop_at(patch, 13)
+        with pytest.raises(StoppedError):
+            fit(config, tiny_dataset, run_dir, console)
+    torch.manual_seed(999)
+    complete = TrainState.load_tensors
+
+    def load_without(state, tensors):
+        fresh = state.tensors()
+        complete(
+            state, {k: fresh.get(k, t * 0) if k.startswith(key) else t for k, t in tensors.items()}
+        )
+
+    monkeypatch.setattr(TrainState, "load_tensors", load_without)
+    fit(config, tiny_dataset, run_dir, console)
+    assert fingerprint(run_dir) != uninterrupted
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_the_step_and_the_run_goes_on_from_there(
+    number, uninterrupted, tiny_config, tiny_dataset, tmp_path, console, monkeypatch
+):
+    def step_and_signal(state, images, labels):
+        train_step(state, images, labels)
+        if state.step == 12:
+            os.kill(os.getpid(), number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "train_step", step_and_signal)
+        with pytest.raises(InterruptedRunError, match="step 12 of 24") as stopped:
+            fit(tiny_config, tiny_dataset, tmp_path / "signalled", console)
+    assert stopped.value.exit_code == 128 + number
+    saved, _ = load_newest_state(tmp_path / "signalled")
+    assert saved.step == 12
+    fit(tiny_config, tiny_dataset, tmp_path / "signalled", console)
+    assert fingerprint(tmp_path / "signalled") == uninterrupted
+
+
+def test_more_epochs_may_be_asked_for_and_it_is_said(tiny_config, tiny_dataset, tmp_path, console):
+    fit(tiny_config, tiny_dataset, tmp_path / "run", console)
+    longer = dataclasses.replace(tiny_config, epochs=4)
+    with console.capture() as output:
+        record = fit(longer, tiny_dataset, tmp_path / "run", console)
+    assert "epochs 3 -> 4" in output.get()
+    assert len(record.history.epochs) == 4
+
+
+@pytest.mark.parametrize(
+    "change", [{"lr": 0.01}, {"seed": 1}, {"batch_size": 40}, {"model": "resnet20"}]
+)
+def test_a_setting_that_changes_what_is_learned_is_refused(
+    change, tiny_config, tiny_dataset, tmp_path, console
+):
+    fit(dataclasses.replace(tiny_config, epochs=2), tiny_dataset, tmp_path / "run", console)
+    before = fingerprint(tmp_path / "run")
+    with pytest.raises(CheckpointError, match=next(iter(change))):
+        fit(
+            dataclasses.replace(tiny_config, epochs=2, **change),
+            tiny_dataset,
+            tmp_path / "run",
+            console,
+        )
+    assert fingerprint(tmp_path / "run") == before
+
+
+def test_a_finished_run_resumes_to_its_result(tiny_config, tiny_dataset, tmp_path, console):
+    first = fit(tiny_config, tiny_dataset, tmp_path / "run", console)
+    again = fit(tiny_config, tiny_dataset, tmp_path / "run", console)
+    assert again.result == first.result
+    assert len(again.history.epochs) == 3
+
+
+def test_a_second_writer_is_refused(tiny_config, tiny_dataset, tmp_path, console, monkeypatch):
+    def step_with_intruder(state, images, labels):
+        train_step(state, images, labels)
+        with pytest.raises(CheckpointError, match="another process"):
+            fit(tiny_config, tiny_dataset, tmp_path / "run", console)
+
+    config = dataclasses.replace(tiny_config, epochs=1, warmup_epochs=0)
+    monkeypatch.setattr(trainer, "train_step", step_with_intruder)
+    fit(config, tiny_dataset, tmp_path / "run", console)
+
+
+def test_the_best_model_is_the_average_that_was_measured(
+    tiny_config, tiny_dataset, tmp_path, console
+):
+    record = fit(tiny_config, tiny_dataset, tmp_path / "run", console)
+    saved, _ = load_newest_state(tmp_path / "run")
+    bundle = load_bundle(tiny_config.checkpoint_path)
+    assert torch.equal(bundle.model.head.weight, saved.tensors["ema.head.weight"])
+    assert record.result["test/top1"] == record.history.epochs[-1]["test/top1"]
+    assert bundle.provenance["dataset"] == "SYNTHETIC"

@@ -1,0 +1,149 @@
+import dataclasses
+import io
+import os
+import pickle
+import zipfile
+
+import pytest
+import torch
+
+from resnet_cifar100.bundle import Bundle, load_bundle, save_bundle
+from resnet_cifar100.config import ModelConfig
+from resnet_cifar100.constants import COARSE_NAMES, FINE_NAMES, FINE_TO_COARSE
+from resnet_cifar100.data.transforms import Preprocess
+from resnet_cifar100.errors import CheckpointError
+from resnet_cifar100.models.factory import create_model
+from resnet_cifar100.storage import sha256_of
+
+CONFIG = ModelConfig(name="resnet20", dropout=0.0, image_size=16)
+
+
+@pytest.fixture
+def bundle() -> Bundle:
+    torch.manual_seed(0)
+    return Bundle(
+        model_config=CONFIG,
+        model=create_model(CONFIG).eval(),
+        preprocess=Preprocess(16),
+        fine_names=FINE_NAMES,
+        coarse_names=COARSE_NAMES,
+        fine_to_coarse=FINE_TO_COARSE,
+        provenance={"dataset": "CIFAR-100", "metrics": {"test/top1": 0.5}},
+    )
+
+
+def test_a_bundle_survives_the_disk(bundle, tmp_path):
+    save_bundle(bundle, tmp_path / "a.pth", tmp_path / "deep" / "b.pth")
+    images = torch.randint(0, 256, (5, 3, 32, 32), dtype=torch.uint8)
+    for path in (tmp_path / "a.pth", tmp_path / "deep" / "b.pth"):
+        again = load_bundle(path)
+        assert torch.equal(again.logits(images), bundle.logits(images))
+        for field in dataclasses.fields(Bundle):
+            if field.name not in {"model", "preprocess"}:
+                assert getattr(again, field.name) == getattr(bundle, field.name)
+
+
+def test_the_file_loads_with_weights_only_and_has_its_checksum_beside(bundle, tmp_path):
+    path = tmp_path / "best_model.pth"
+    save_bundle(bundle, path)
+    content = torch.load(path, weights_only=True)
+    assert content["fine_names"][0] == "apple"
+    line = (tmp_path / "best_model.pth.sha256").read_text()
+    assert line == f"{sha256_of(path.read_bytes())}  best_model.pth\n"
+
+
+def test_any_image_size_is_taken(bundle):
+    for size in ((32, 32), (16, 16), (7, 90), (1, 1)):
+        logits = bundle.logits(torch.zeros(2, 3, *size, dtype=torch.uint8))
+        assert logits.shape == (2, 100)
+        assert torch.isfinite(logits).all()
+
+
+def test_a_flipped_bit_in_any_stored_file_is_noticed(bundle, tmp_path):
+    """torch.load alone believes 299 of 300 flipped bits."""
+    path = tmp_path / "best_model.pth"
+    save_bundle(bundle, path)
+    content = path.read_bytes()
+    generator = torch.Generator().manual_seed(0)
+    with zipfile.ZipFile(
+        path
+    ) as archive:  # the bytes of the tensors; the rest is padding and names
+        spans = [
+            (info.header_offset + 128, info.file_size - 128)
+            for info in archive.infolist()
+            if "/data/" in info.filename and info.file_size > 1000
+        ]
+    for _ in range(60):
+        start, size = spans[int(torch.randint(len(spans), (1,), generator=generator))]
+        at = start + int(torch.randint(size, (1,), generator=generator))
+        flipped = bytearray(content)
+        flipped[at] ^= 1 << int(torch.randint(8, (1,), generator=generator))
+        path.write_bytes(flipped)
+        with pytest.raises(CheckpointError):
+            load_bundle(path)
+
+
+def test_a_cut_file_is_refused(bundle, tmp_path):
+    path = tmp_path / "best_model.pth"
+    save_bundle(bundle, path)
+    content = path.read_bytes()
+    for size in (0, 1, 100, len(content) // 2, len(content) - 1):
+        path.write_bytes(content[:size])
+        with pytest.raises(CheckpointError):
+            load_bundle(path)
+
+
+class Runs:
+    def __init__(self, canary):
+        self.canary = canary
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.canary}",)
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+def test_a_file_that_runs_code_is_refused_and_runs_nothing(protocol, tmp_path):
+    canary, path = tmp_path / "canary", tmp_path / "best_model.pth"
+    for content in (Runs(canary), {"state_dict": Runs(canary)}):
+        path.write_bytes(pickle.dumps(content, protocol=protocol))
+        with pytest.raises(CheckpointError):
+            load_bundle(path)
+        torch.save(content, path)
+        with pytest.raises(CheckpointError):
+            load_bundle(path)
+    assert not canary.exists()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {},
+        {"state_dict": {}},
+        {"state_dict": {}, "sha256": "", "format": 1},
+        {"state_dict": 3, "sha256": "", "format": 99},
+        [1, 2],
+        torch.zeros(3),
+    ],
+    ids=str,
+)
+def test_a_foreign_file_is_refused(content, tmp_path):
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    (tmp_path / "foreign.pth").write_bytes(buffer.getvalue())
+    with pytest.raises(CheckpointError, match=r"foreign\.pth"):
+        load_bundle(tmp_path / "foreign.pth")
+
+
+def test_a_missing_file_says_which_command_makes_one(tmp_path):
+    with pytest.raises(CheckpointError, match=r"train\.py"):
+        load_bundle(tmp_path / "best_model.pth")
+
+
+def test_a_file_that_cannot_be_replaced_is_left_alone(bundle, tmp_path):
+    path = tmp_path / "best_model.pth"
+    save_bundle(bundle, path)
+    before = path.read_bytes()
+    (tmp_path / "taken").write_text("a file where a folder should be")
+    with pytest.raises(CheckpointError, match="cannot be written"):
+        save_bundle(bundle, tmp_path / "taken" / "best_model.pth")
+    assert path.read_bytes() == before
