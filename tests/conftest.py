@@ -43,7 +43,7 @@ def tiny_data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def tiny_config(tiny_data_dir: Path, tmp_path: Path) -> Config:
-    """Three epochs of eight steps of a small network with all that is random or stateful turned on."""
+    """Three epochs of eight steps, with all that is random or stateful turned on."""
     return Config(
         recipe="tiny",
         model="resnet8x4_s2",

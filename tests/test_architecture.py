@@ -1,4 +1,4 @@
-"""The shape of the code itself: which way imports point, how long things are, what may not appear."""
+"""The shape of the code itself: direction of imports, lengths, what may not appear."""
 
 import ast
 from collections.abc import Iterator

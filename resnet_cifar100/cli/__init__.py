@@ -9,7 +9,7 @@ from rich.console import Console
 
 from resnet_cifar100.cli.measure import evaluate, predict
 from resnet_cifar100.cli.screen import say
-from resnet_cifar100.cli.show import info, log, samples
+from resnet_cifar100.cli.show import info, log, record, samples
 from resnet_cifar100.cli.train import train
 from resnet_cifar100.errors import ConfigError, ProjectError
 
@@ -20,6 +20,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "info": info,
     "samples": samples,
     "log": log,
+    "record": record,
 }
 
 

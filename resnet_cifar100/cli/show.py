@@ -83,3 +83,16 @@ def log(run: tyro.conf.Positional[Path]) -> None:
     from resnet_cifar100.engine.report import render_markdown
 
     sys.stdout.write(render_markdown(load_record(run)))
+
+
+def record(run: tyro.conf.Positional[Path], name: str, records: Path = Path("records")) -> None:
+    """Publish a finished run: its record, curves and page, in a dated folder under records/.
+
+    Args:
+        run: Folder of a run, under checkpoints/.
+        name: What to call it, in a few words joined by dashes.
+        records: Where the records are.
+    """
+    from resnet_cifar100.analysis.logbook import publish_run
+
+    say(f"published as {publish_run(run, name, records)}")

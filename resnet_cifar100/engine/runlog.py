@@ -110,8 +110,8 @@ class RunLog:
         for step, loss in enumerate(losses, start=first):
             if not math.isfinite(loss):
                 raise NonFiniteError(
-                    f"the loss is {loss} at step {step}, so training stopped; the last good training "
-                    "state is kept. A lower --lr, --warmup-epochs or --grad-clip-norm 1 may help."
+                    f"the loss is {loss} at step {step}, so training stopped; the last good "
+                    "training state is kept. A lower --lr or --grad-clip-norm 1 may help."
                 )
         return losses
 

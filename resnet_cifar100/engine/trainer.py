@@ -116,6 +116,7 @@ def train_one_epoch(state: TrainState, loader: TrainLoader, log: RunLog, noted: 
             log.check()
             log.stop_clock()
             save_state(state, log.run_dir)
+            log.write()
             _stop_if_noted(noted, log)
             last_save = time.monotonic()
             log.start_clock()

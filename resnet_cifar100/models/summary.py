@@ -30,7 +30,7 @@ class Summary:
 
 
 def summarize(config: ModelConfig) -> Summary:
-    """Send one image through the network and count; on the meta device, which computes shapes alone."""
+    """Send one image through the network and count, on the meta device: shapes without values."""
     with torch.device("meta"):
         model = create_model(config).eval()
         image = torch.empty(1, 3, config.image_size, config.image_size)

@@ -13,7 +13,7 @@ def test_evaluate_agrees_with_a_slow_count():
     labels = torch.randint(0, 100, (1203,), generator=generator)
     logits = 2 * torch.randn(1203, 100, generator=generator)
     logits[torch.arange(600), labels[:600]] += 3
-    # The "image" of a row carries its index, so that the stand-in for a network can look its logits up.
+    # The "image" of a row carries its index, by which the stand-in for a network finds its logits.
     index = torch.arange(1203)
     images = torch.stack([index // 256, index % 256, index * 0], 1).to(torch.uint8)[..., None, None]
 

@@ -12,7 +12,7 @@ import torch
 
 from resnet_cifar100.bundle import load_bundle
 from resnet_cifar100.engine import trainer
-from resnet_cifar100.engine.checkpoint import load_newest_state, save_state
+from resnet_cifar100.engine.checkpoint import load_newest_state
 from resnet_cifar100.engine.state import TrainState
 from resnet_cifar100.engine.step import train_step
 from resnet_cifar100.engine.trainer import fit

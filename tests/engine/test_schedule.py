@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 import math
 
 import pytest
@@ -46,5 +47,5 @@ def test_the_cosine_agrees_with_torch_at_the_start_of_each_epoch():
 
 def test_the_linear_schedule_is_a_straight_line():
     curve = rates(dataclasses.replace(CONFIG, schedule="linear", warmup_epochs=0))
-    differences = [a - b for a, b in zip(curve, curve[1:], strict=False)]
+    differences = [a - b for a, b in itertools.pairwise(curve)]
     assert all(math.isclose(d, 0.4 / 50, rel_tol=1e-9) for d in differences)

@@ -45,7 +45,7 @@ def test_resnet44v2_has_the_documented_stages():
 
 
 def test_multiply_adds_agree_with_a_count_by_hand():
-    # resnet20: stem 3*16*9*32^2, six 16-wide convolutions at 32^2, and so on; projections and head included.
+    # resnet20: the stem, then six convolutions a stage, with the projections and the head.
     by_hand = 27 * 16 * 32**2 + 6 * 144 * 16 * 32**2
     by_hand += 144 * 32 * 16**2 + 5 * 288 * 32 * 16**2 + 16 * 32 * 16**2
     by_hand += 288 * 64 * 8**2 + 5 * 576 * 64 * 8**2 + 32 * 64 * 8**2 + 64 * 100

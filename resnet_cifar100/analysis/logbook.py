@@ -1,0 +1,30 @@
+"""Published runs: a folder of records/ holds the record of a run and the page made from it."""
+
+from datetime import date
+from pathlib import Path
+
+from resnet_cifar100.analysis.figures import save_curves
+from resnet_cifar100.engine.record import load_record
+from resnet_cifar100.engine.report import render_markdown
+from resnet_cifar100.errors import CheckpointError, ConfigError
+from resnet_cifar100.storage import replace_file
+
+
+def publish_run(run_dir: Path, name: str, records: Path) -> Path:
+    """Copy the record of a finished run, its curves and its page to records/DATE_NAME; return that.
+
+    Raises:
+        CheckpointError: for a folder without the record of a finished run.
+        ConfigError: where a record of this name stands already.
+    """
+    record = load_record(run_dir)
+    if record.status != "finished":
+        raise CheckpointError(f"{run_dir} is not finished ({record.status}): no figure to publish")
+    out = records / f"{date.today():%Y-%m-%d}_{name}"
+    if out.exists():
+        raise ConfigError(f"{out} exists already; records are never overwritten")
+    record.save(out)
+    save_curves(record, out / "curves.png")
+    page = render_markdown(record).replace("## Results", "![Curves](curves.png)\n\n## Results", 1)
+    replace_file(out / "README.md", page)
+    return out

@@ -1,0 +1,157 @@
+import csv
+import dataclasses
+import json
+
+import pytest
+import torch
+
+from resnet_cifar100.bundle import load_bundle
+from resnet_cifar100.data.cifar100 import training_splits
+from resnet_cifar100.data.loader import TrainLoader
+from resnet_cifar100.engine import trainer
+from resnet_cifar100.engine.checkpoint import load_newest_state
+from resnet_cifar100.engine.evaluate import evaluate
+from resnet_cifar100.engine.record import load_record
+from resnet_cifar100.engine.report import render_markdown
+from resnet_cifar100.engine.state import create_state
+from resnet_cifar100.engine.step import train_step
+from resnet_cifar100.engine.trainer import fit
+from resnet_cifar100.errors import NonFiniteError
+from resnet_cifar100.runtime import create_runtime
+
+
+def test_a_run_leaves_its_record_in_every_form(tiny_config, tiny_dataset, tmp_path, console):
+    run_dir = tmp_path / "run"
+    record = fit(tiny_config, tiny_dataset, run_dir, console)
+    rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in rows] == [0, 1, 2]
+    with (run_dir / "metrics.csv").open() as file:
+        assert [float(row["test/top1"]) for row in csv.DictReader(file)] == [
+            row["test/top1"] for row in rows
+        ]
+    steps = [
+        json.loads(line)["step"] for line in (run_dir / "steps.jsonl").read_text().splitlines()
+    ]
+    assert steps == [3, 6, 8, 9, 12, 15, 16, 18, 21, 24]
+    assert json.loads((run_dir / "env.json").read_text())[0]["torch"] == str(torch.__version__)
+    assert load_record(run_dir) == record
+    page = tiny_config.log_file.read_text()
+    assert page == render_markdown(record)
+    assert "finished, 3 of 3 epochs" in page
+    assert page.count("SYNTHETIC") >= 2
+
+
+def test_the_steps_of_an_epoch_average_to_its_loss(tiny_config, tiny_dataset, tmp_path, console):
+    history = fit(tiny_config, tiny_dataset, tmp_path / "run", console).history
+    sizes = [3, 3, 2]  # steps between the points of the first epoch
+    points = [row["train/loss"] for row in history.steps[:3]]
+    mean = sum(size * loss for size, loss in zip(sizes, points, strict=True)) / 8
+    assert history.epochs[0]["train/loss"] == pytest.approx(mean)
+
+
+def test_validation_chooses_the_best_weights_and_test_only_measures(
+    tiny_config, tiny_dataset, tmp_path, console
+):
+    config = dataclasses.replace(tiny_config, val_size=100, epochs=6, lr=0.2)
+    record = fit(config, tiny_dataset, tmp_path / "run", console)
+    rows = record.history.epochs
+    assert not any(key.startswith("test/") for row in rows for key in row)
+    best = max(range(6), key=lambda epoch: rows[epoch]["val/top1"])
+    assert record.result["epoch"] == best
+    assert record.result["chosen_by"] == "best val top-1"
+    bundle = load_bundle(config.checkpoint_path)
+    _, val = training_splits(tiny_dataset, config)
+    assert evaluate(bundle.logits, val).top1 == rows[best]["val/top1"]
+    assert evaluate(bundle.logits, tiny_dataset.test).top1 == record.result["test/top1"]
+
+
+def test_without_validation_the_last_epoch_counts_whatever_the_test_curve_did(
+    tiny_config, tiny_dataset, tmp_path, console
+):
+    record = fit(dataclasses.replace(tiny_config, lr=1.0), tiny_dataset, tmp_path / "run", console)
+    assert record.result["epoch"] == 2
+    assert record.result["chosen_by"] == "last epoch"
+
+
+def test_early_stopping_ends_a_run_that_no_longer_improves(
+    tiny_config, tiny_dataset, tmp_path, console
+):
+    config = dataclasses.replace(
+        tiny_config, val_size=100, epochs=50, lr=1e-8, early_stopping_patience=2
+    )
+    record = fit(config, tiny_dataset, tmp_path / "run", console)
+    tops = [row["val/top1"] for row in record.history.epochs]
+    assert len(tops) < 50
+    assert len(tops) - 1 - tops.index(max(tops)) == 2
+    assert record.status == "finished"
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("step", [0, 4, 13, 23])
+def test_a_loss_that_is_not_finite_stops_the_run_at_its_step_and_keeps_the_last_state(
+    step, value, tiny_config, tiny_dataset, tmp_path, console, monkeypatch
+):
+    def poisoned_step(state, images, labels):
+        if state.step == step:
+            with torch.no_grad():
+                state.model.head.weight[0] = value
+        train_step(state, images, labels)
+
+    run_dir = tmp_path / "run"
+    config = dataclasses.replace(tiny_config, ema_decay=0.0)
+    monkeypatch.setattr(trainer, "train_step", poisoned_step)
+    with pytest.raises(NonFiniteError, match=rf"at step {step}\b"):
+        fit(config, tiny_dataset, run_dir, console)
+    saved, _ = load_newest_state(run_dir)
+    assert (saved.step if saved else 0) == step // 8 * 8
+    if saved:
+        assert all(torch.isfinite(t).all() for t in saved.tensors.values() if t.is_floating_point())
+    assert load_record(run_dir).status.startswith("failed")
+    assert f"step {step}" in config.log_file.read_text()
+
+
+def test_a_step_learns_a_batch_by_heart(tiny_config, tiny_dataset):
+    config = dataclasses.replace(tiny_config, dropout=0.0, warmup_epochs=0, epochs=100, lr=0.1)
+    train, _ = training_splits(tiny_dataset, config)
+    loader = TrainLoader(train, batch_size=50, seed=0, padding=0, flip=False)
+    state = create_state(config, create_runtime(config), loader)
+    images, labels = next(loader.batches(0))
+    for _ in range(60):
+        train_step(state, images, labels)
+    first, last = state.losses.read(0, 8)[0], state.losses.read(3, 4)[0]
+    assert last < first
+    state.model.eval()
+    assert (state.model(state.preprocess(images)).argmax(1) == labels).float().mean() > 0.95
+
+
+def test_bf16_and_fp32_agree_on_a_step(tiny_config, tiny_dataset):
+    losses = {}
+    for precision in ("fp32", "bf16"):
+        config = dataclasses.replace(tiny_config, dropout=0.0, precision=precision)
+        train, _ = training_splits(tiny_dataset, config)
+        loader = TrainLoader(train, batch_size=50, seed=0, padding=2, flip=True)
+        state = create_state(config, create_runtime(config), loader)
+        train_step(state, *next(loader.batches(0)))
+        losses[precision] = state.losses.read(0, 1)[0]
+    # bf16 keeps 8 bits: a loss near 4.6 may be off by about 1%.
+    assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.01)
+    assert losses["bf16"] != losses["fp32"]
+
+
+def test_the_average_follows_the_weights(tiny_config, tiny_dataset, tmp_path, console):
+    config = dataclasses.replace(tiny_config, ema_decay=0.5)
+    fit(config, tiny_dataset, tmp_path / "run", console)
+    saved, _ = load_newest_state(tmp_path / "run")
+    name = "stages.0.0.conv1.weight"
+    distance = (saved.tensors[f"ema.{name}"] - saved.tensors[f"model.{name}"]).norm()
+    assert 0 < distance < 0.1 * saved.tensors[f"model.{name}"].norm()
+
+
+def test_tensorboard_gets_every_row(tiny_config, tiny_dataset, tmp_path, console):
+    loading = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    config = dataclasses.replace(tiny_config, tensorboard=True)
+    record = fit(config, tiny_dataset, tmp_path / "run", console)
+    events = loading.EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    events.Reload()
+    values = [event.value for event in events.Scalars("test/top1")]
+    assert values == pytest.approx([row["test/top1"] for row in record.history.epochs])

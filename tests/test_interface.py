@@ -1,0 +1,288 @@
+"""The documented commands, run as a user runs them."""
+
+import csv
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.conftest import REPOSITORY
+
+
+def run(*arguments: object, cwd: Path = REPOSITORY, **environment: str):
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "COLUMNS": "120", "OMP_NUM_THREADS": "1", **environment},
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, tiny_data_dir):
+    """The folder and the output of a smoke run on drawn data, started from elsewhere."""
+    folder = tmp_path_factory.mktemp("work")
+    done = run(
+        REPOSITORY / "train.py",
+        *("--recipe", "smoke", "--dataset", "synthetic", "--train-size", 400),
+        *("--data-dir", tiny_data_dir),
+        cwd=folder,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder, done.stdout
+
+
+def test_training_leaves_the_files_of_the_users_document_where_they_are_named(trained):
+    folder, _ = trained
+    assert (folder / "checkpoints" / "best_model.pth").is_file()
+    assert (folder / "logs.md").read_text().startswith("# Training log")
+    (run_dir,) = (folder / "checkpoints").glob("*_smoke_*")
+    assert (run_dir / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_training_ends_with_a_table_the_paths_and_three_commands(trained):
+    _, output = trained
+    assert "Test top-1" in output
+    for path in ("checkpoints/best_model.pth", "logs.md", "curves.png"):
+        assert path in output
+    assert len(re.findall(r"^  python ", output.split("Next:")[1], flags=re.M)) == 3
+
+
+def test_synthetic_is_said_wherever_a_figure_stands(trained):
+    folder, output = trained
+    assert output.count("SYNTHETIC") >= 2
+    assert "SYNTHETIC" in (folder / "logs.md").read_text().splitlines()[0]
+    (run_dir,) = (folder / "checkpoints").glob("*_smoke_*")
+    assert json.loads((run_dir / "run.json").read_text())["title"] == "SYNTHETIC"
+
+
+def test_off_a_terminal_an_epoch_is_one_plain_line(trained):
+    _, output = trained
+    lines = [line for line in output.splitlines() if line.startswith("epoch")]
+    assert len(lines) == 2
+    assert "\x1b" not in output
+    assert "images/s" in lines[0]
+
+
+def test_evaluate_reports_the_figure_of_training(trained, tiny_data_dir):
+    folder, output = trained
+    done = run(
+        "-m",
+        "resnet_cifar100",
+        "evaluate",
+        "--data-dir",
+        tiny_data_dir,
+        cwd=folder,
+        PYTHONPATH=str(REPOSITORY),
+    )
+    assert done.returncode == 0, done.stderr
+    percent = re.search(r"Test top-1.*?(\d+\.\d\d%)", output)[1]
+    assert percent in done.stdout
+    assert "SYNTHETIC" in done.stdout
+
+
+def test_predict_names_five_classes_for_each_picture(trained, tmp_path):
+    folder, _ = trained
+    for name, size in [("a.png", (32, 32)), ("b.jpg", (300, 200))]:
+        pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / name)
+    done = run(
+        "-m",
+        "resnet_cifar100",
+        "predict",
+        tmp_path / "a.png",
+        tmp_path / "b.jpg",
+        "--checkpoint-path",
+        folder / "checkpoints" / "best_model.pth",
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(re.findall(r"\d+\.\d%", done.stdout)) == 10
+    assert "SYNTHETIC" in done.stdout
+
+
+def test_predict_refuses_a_bad_picture_and_still_answers_the_others(trained, tmp_path):
+    folder, _ = trained
+    (tmp_path / "bad.png").write_bytes(b"not a picture")
+    Image.new("RGB", (40, 40), "red").save(tmp_path / "good.png")
+    done = run(
+        "-m",
+        "resnet_cifar100",
+        "predict",
+        tmp_path / "bad.png",
+        tmp_path / "good.png",
+        "--checkpoint-path",
+        folder / "checkpoints" / "best_model.pth",
+    )
+    assert done.returncode == 6
+    assert "bad.png" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(re.findall(r"\d+\.\d%", done.stdout)) == 5
+
+
+def test_sample_pictures_are_written_with_their_index(tmp_path, tiny_data_dir):
+    out = tmp_path / "pictures"
+    done = run(
+        "test_data_setup/get_test_images.py",
+        "--dataset",
+        "synthetic",
+        "--data-dir",
+        tiny_data_dir,
+        "--out",
+        out,
+        "--per-class",
+        2,
+    )
+    assert done.returncode == 0, done.stderr
+    with (out / "index.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 200
+    assert {row["dataset"] for row in rows} == {"SYNTHETIC"}
+    for row in rows[:5]:
+        assert np.asarray(Image.open(out / row["file"])).shape == (32, 32, 3)
+
+
+@pytest.mark.cifar100
+def test_sample_pictures_of_the_real_test_set_are_its_pixels(tmp_path, real_data_dir):
+    from resnet_cifar100.data.cifar100 import find_cifar100, read_dataset
+
+    done = run("test_data_setup/get_test_images.py", "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    test = read_dataset(find_cifar100(real_data_dir), title="CIFAR-100").test
+    with (tmp_path / "index.csv").open() as file:
+        for row in csv.DictReader(file):
+            pixels = np.asarray(Image.open(tmp_path / row["file"]))
+            index = int(row["test_index"])
+            assert np.array_equal(pixels, test.images[index].permute(1, 2, 0).numpy())
+            assert int(row["label"]) == test.labels[index]
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--lr", "-1"], ["--lr", "-1.0", "positive"]),
+        (["--batch-size", "0"], ["--batch-size", "0", "1 to 50000"]),
+        (["--batch-size", "many"], ["batch-size", "many"]),
+        (["--model", "resnet9000"], ["--model", "resnet9000", "resnet44v2"]),
+        (["--recipe", "slow"], ["--recipe", "slow", "quick"]),
+        (["--device", "cuda:7"], ["--device", "cuda:7"]),
+        (["--dataset", "mnist"], ["dataset", "mnist"]),
+        (["--learning-rate", "1"], ["--learning-rate"]),
+        (["--early-stopping-patience", "3"], ["--val-size"]),
+    ],
+    ids=lambda value: " ".join(value),
+)
+def test_a_wrong_setting_is_refused_at_once_with_its_name_value_and_range(
+    flags, words, tmp_path, tiny_data_dir
+):
+    start = [] if "--recipe" in flags else ["--recipe", "smoke"]
+    data = [] if "--dataset" in flags else ["--dataset", "synthetic", "--data-dir", tiny_data_dir]
+    done = run(REPOSITORY / "train.py", *start, *data, *flags, cwd=tmp_path)
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    for word in words:
+        assert word in done.stderr + done.stdout
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_data_that_cannot_be_had_is_exit_code_2_and_one_message(tmp_path):
+    url = "http://127.0.0.1:9/cifar-100-python.tar.gz"
+    done = run(
+        REPOSITORY / "train.py",
+        "--recipe",
+        "smoke",
+        "--dataset",
+        "cifar100",
+        "--data-dir",
+        "nothing",
+        "--data-url",
+        url,
+        cwd=tmp_path,
+        CIFAR100_DIR="",
+    )
+    assert done.returncode == 2
+    for words in (url, "nothing", "SHA-256", "--data-url", "--dataset synthetic"):
+        assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["evaluate", "--checkpoint-path", "missing.pth"], 4),
+        (["predict", "missing.png", "--checkpoint-path", "missing.pth"], 4),
+        (["log", "missing"], 4),
+        (["train", "--resume"], 4),
+        (["info", "resnet9000"], 3),
+        (["dance"], 3),
+        (["--help"], 0),
+        (["train", "--help"], 0),
+        (["predict", "--help"], 0),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else str(value),
+)
+def test_every_fault_has_its_exit_code_and_no_traceback(arguments, code, tmp_path):
+    done = run("-m", "resnet_cifar100", *arguments, cwd=tmp_path, PYTHONPATH=str(REPOSITORY))
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    assert (done.stderr + done.stdout).strip()
+
+
+def test_info_prints_stages_parameters_and_the_two_names(tmp_path):
+    done = run("-m", "resnet_cifar100", "info", "resnet44v2")
+    for words in ("stage 4", "3 x BasicBlockV2", "5,940,356", "441.31 M", "resnet44v2_slim"):
+        assert words in done.stdout
+    assert "2,647,684" in run("-m", "resnet_cifar100", "info").stdout
+
+
+def test_a_run_folder_is_never_used_twice(trained, tiny_data_dir):
+    folder, _ = trained
+    (run_dir,) = (folder / "checkpoints").glob("*_smoke_*")
+    done = run(
+        REPOSITORY / "train.py",
+        "--recipe",
+        "smoke",
+        "--dataset",
+        "synthetic",
+        "--data-dir",
+        tiny_data_dir,
+        "--run-dir",
+        run_dir,
+        cwd=folder,
+    )
+    assert done.returncode == 3
+    assert "--resume" in done.stderr
+
+
+def test_training_alone_says_what_it_picked_and_why(tmp_path, tiny_data_dir):
+    done = run(
+        REPOSITORY / "train.py",
+        "--dataset",
+        "synthetic",
+        "--data-dir",
+        tiny_data_dir,
+        *("--epochs", 1, "--image-size", 8, "--warmup-epochs", 0, "--device", "cpu"),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.match(r"Recipe (quick|reference)\b.*(GPU)", done.stdout)
+
+
+def test_the_log_of_a_published_run_is_rendered_from_its_record(trained):
+    folder, _ = trained
+    (run_dir,) = (folder / "checkpoints").glob("*_smoke_*")
+    done = run("-m", "resnet_cifar100", "record", run_dir, "--name", "smoke", "--records", folder)
+    assert done.returncode == 0, done.stderr
+    (published,) = folder.glob("*_smoke")
+    page = (published / "README.md").read_text()
+    assert "![Curves](curves.png)" in page
+    again = run("-m", "resnet_cifar100", "log", published)
+    assert again.stdout == page.replace("![Curves](curves.png)\n\n", "")

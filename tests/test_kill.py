@@ -1,0 +1,97 @@
+"""Real processes, really killed: the promise of resuming, as a user meets it."""
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import REPOSITORY
+from tests.engine.test_resume import fingerprint
+
+SETTINGS = [
+    *("--recipe", "smoke", "--dataset", "synthetic", "--train-size", "0", "--batch-size", "25"),
+    *("--image-size", "8", "--epochs", "4", "--num-threads", "1", "--device", "cpu"),
+    *("--checkpoint-minutes", "0.002", "--log-steps", "1"),
+]
+
+
+def command(folder: Path, data_dir: Path, *more: str) -> list[str]:
+    places = ["--data-dir", data_dir, "--run-dir", folder / "run", "--log-file", folder / "logs.md"]
+    places += ["--checkpoint-path", folder / "best_model.pth"]
+    return [sys.executable, "train.py", *SETTINGS, *map(str, places), *more]
+
+
+def train(folder: Path, data_dir: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(folder, data_dir, *more),
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+@pytest.mark.slow
+def test_a_run_killed_again_and_again_ends_with_the_bits_of_one_that_was_not(
+    tmp_path, tiny_data_dir
+):
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    assert train(straight, tiny_data_dir).returncode == 0
+    rng = random.Random(0)
+    kills = 0
+    while kills < 6:
+        process = subprocess.Popen(
+            command(killed, tiny_data_dir, "--resume"),
+            cwd=REPOSITORY,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        wait_for_progress(killed / "run", process)
+        time.sleep(rng.uniform(0, 0.5))
+        process.send_signal(signal.SIGKILL)
+        _, errors = process.communicate()
+        kills += 1
+        if process.returncode != -signal.SIGKILL:
+            assert process.returncode == 0, errors
+            break
+    last = train(killed, tiny_data_dir, "--resume")
+    assert last.returncode == 0, last.stdout + last.stderr
+    assert fingerprint(killed / "run") == fingerprint(straight / "run")
+    assert (killed / "best_model.pth").exists()
+    assert json.loads((killed / "run" / "run.json").read_text())["status"] == "finished"
+    assert kills >= 2
+
+
+def wait_for_progress(run_dir: Path, process: subprocess.Popen[bytes]) -> None:
+    """Return once the process has saved a state of its own, or has ended."""
+    before = set((run_dir / "state").glob("step_*"))
+    while process.poll() is None and set((run_dir / "state").glob("step_*")) <= before:
+        time.sleep(0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_a_run_in_order_and_says_how_to_go_on(number, code, tmp_path, tiny_data_dir):
+    process = subprocess.Popen(
+        command(tmp_path, tiny_data_dir),
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_for_progress(tmp_path / "run", process)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert f"--resume --run-dir {tmp_path / 'run'}" in errors
+    assert "Traceback" not in errors
+    status = json.loads((tmp_path / "run" / "run.json").read_text())["status"]
+    assert status.startswith("interrupted")
+    resumed = train(tmp_path, tiny_data_dir, "--resume")
+    assert resumed.returncode == 0
+    assert "Resuming" in resumed.stdout
