@@ -165,15 +165,18 @@ class Config:
             ConfigError: for text that is not JSON, an unknown key, or a value outside its range.
         """
         try:
-            values: dict[str, Any] = json.loads(text)
-        except ValueError as error:
-            raise ConfigError(f"the settings are not valid JSON: {error}") from error
+            values: dict[str, Any] = dict(json.loads(text))
+        except (ValueError, TypeError) as error:
+            raise ConfigError(f"the settings are not a JSON object: {error}") from error
         fields = {field.name: field for field in dataclasses.fields(cls)}
         if unknown := sorted(values.keys() - fields.keys()):
             raise ConfigError(f"unknown settings: {', '.join(unknown)}")
         paths = {name for name, field in fields.items() if field.type is Path}
-        values |= {name: Path(values[name]) for name in paths & values.keys()}
-        return cls(**values)
+        try:
+            values |= {name: Path(values[name]) for name in paths & values.keys()}
+            return cls(**values)
+        except TypeError as error:
+            raise ConfigError(f"a setting has a value of the wrong type: {error}") from error
 
 
 def _is_share(count: int) -> bool:

@@ -12,7 +12,7 @@ def reference() -> Config:
     SGD 0.1 with momentum 0.9 and weight decay 5e-4, cosine, 100 epochs of batch 128, crop with
     padding 4, flip.
     """
-    return Config(recipe="reference", model="resnet44v2")
+    return Config(recipe="reference", model="resnet44v2", compile=True)
 
 
 def quick() -> Config:

@@ -43,7 +43,7 @@ def create_runtime(config: Config) -> Runtime:
     Raises:
         ConfigError: for a device that this machine does not have.
     """
-    device = _choose_device(config.device)
+    device = choose_device(config.device)
     notes = [f"Device {describe_device(device)}."]
     if config.num_threads:
         torch.set_num_threads(config.num_threads)
@@ -57,6 +57,24 @@ def create_runtime(config: Config) -> Runtime:
     dtype = _choose_dtype(config, device)
     notes.append(f"Precision {'bf16 autocast' if dtype == torch.bfloat16 else 'fp32'}.")
     return Runtime(device, dtype, is_compiled, tuple(notes))
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the named device, or for auto the fastest there is.
+
+    Raises:
+        ConfigError: for a device that this machine does not have.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ConfigError(f"--device must be one that this machine has, got {name}") from error
+    return device
 
 
 def has_accelerator() -> bool:
@@ -90,19 +108,6 @@ def environment() -> dict[str, Any]:
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "command": " ".join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
     }
-
-
-def _choose_device(name: str) -> torch.device:
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ConfigError(f"--device must be one that this machine has, got {name}") from error
-    return device
 
 
 def _choose_dtype(config: Config, device: torch.device) -> torch.dtype:

@@ -67,8 +67,8 @@ def test_unknown_settings_are_refused_by_name():
         Config.from_json(json.dumps(values))
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "3"])
-def test_what_is_not_a_json_object_is_refused(text):
+@pytest.mark.parametrize("text", ["", "{", "[1]", "3", '{"epochs": "ten"}', '{"log_file": 3}'])
+def test_what_is_not_a_json_object_of_settings_is_refused(text):
     with pytest.raises(ConfigError):
         Config.from_json(text)
 

@@ -30,16 +30,22 @@ class TrainFlags(Config):
 
 def train(argv: Sequence[str]) -> None:
     """Train a network (--recipe quick, reference or smoke), or --resume a run."""
-    config, run_dir = _training_settings(argv)
+    config, given_dir = _training_settings(argv)
     from resnet_cifar100.analysis.figures import save_curves
     from resnet_cifar100.data.cifar100 import load_dataset
+    from resnet_cifar100.engine.runs import new_run_dir
     from resnet_cifar100.engine.trainer import fit
+    from resnet_cifar100.models.summary import summarize
+    from resnet_cifar100.runtime import choose_device
 
+    choose_device(config.device)  # a wrong device or network is refused before data is fetched
+    summarize(config.model_config)
     dataset = load_dataset(config)
     if dataset.notice:
         say(dataset.notice, style="bold yellow")
     is_synthetic = dataset.title == "SYNTHETIC"
     config = dataclasses.replace(config, dataset="synthetic" if is_synthetic else "cifar100")
+    run_dir = given_dir or new_run_dir(config)
     try:
         record = fit(config, dataset, run_dir, console)
     except InterruptedRunError as error:
@@ -49,13 +55,11 @@ def train(argv: Sequence[str]) -> None:
     _show_result(record, run_dir)
 
 
-def _training_settings(argv: Sequence[str]) -> tuple[Config, Path]:
-    """Return the settings and the folder of the run that the flags ask for.
+def _training_settings(argv: Sequence[str]) -> tuple[Config, Path | None]:
+    """Return the settings that the flags ask for, and the folder of the run if it has one already.
 
     Flags override the recipe; with --resume they override what the run was started with.
     """
-    from resnet_cifar100.engine.runs import new_run_dir, newest_run_dir, recorded_config
-
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--recipe")
     first.add_argument("--resume", action="store_true")
@@ -64,35 +68,34 @@ def _training_settings(argv: Sequence[str]) -> tuple[Config, Path]:
     asked, _ = first.parse_known_args(argv)
     run_dir: Path | None = asked.run_dir
     is_taken = run_dir is not None and (run_dir / "config.json").exists()
-    if is_taken and not asked.resume:
-        raise ConfigError(f"--run-dir {run_dir} already holds a run; add --resume to go on with it")
-    if asked.resume and run_dir is None:
-        run_dir = newest_run_dir(asked.checkpoint_path.parent)
-        is_taken = True
-    if is_taken and run_dir is not None:
+    if asked.resume and (is_taken or run_dir is None):
+        from resnet_cifar100.engine.runs import newest_run_dir, recorded_config
+
+        run_dir = run_dir or newest_run_dir(asked.checkpoint_path.parent)
         base = recorded_config(run_dir)
-    elif asked.recipe:
-        base = create_recipe(asked.recipe)
+    elif is_taken:
+        raise ConfigError(f"--run-dir {run_dir} already holds a run; add --resume to go on with it")
+    elif asked.resume:
+        say(f"Nothing to resume in {run_dir}: starting a new run there.")
+        base = _recipe(asked.recipe, argv)
     else:
-        base = create_recipe("reference") if _wants_help(argv) else _recipe_for_this_machine()
+        base = _recipe(asked.recipe, argv)
     values = {field.name: getattr(base, field.name) for field in dataclasses.fields(base)}
     default = TrainFlags(**values, resume=asked.resume, run_dir=run_dir)
     flags = tyro.cli(TrainFlags, default=default, args=argv, prog="python train.py")
-    config = Config(**{name: getattr(flags, name) for name in values})
-    if asked.resume and not is_taken:
-        say(f"Nothing to resume in {run_dir}: starting a new run there.")
-    return config, run_dir or new_run_dir(config)
+    return Config(**{name: getattr(flags, name) for name in values}), run_dir
 
 
-def _wants_help(argv: Sequence[str]) -> bool:
-    return "-h" in argv or "--help" in argv
-
-
-def _recipe_for_this_machine() -> Config:
+def _recipe(name: str | None, argv: Sequence[str]) -> Config:
+    """Return the named recipe, else the one for this machine, and say which and why."""
+    if name:
+        return create_recipe(name)
+    if "-h" in argv or "--help" in argv:
+        return create_recipe("reference")
     from resnet_cifar100.runtime import has_accelerator
 
     if has_accelerator():
-        say("Recipe reference (this machine has a GPU). Others: --recipe NAME.")
+        say("Recipe reference, because this machine has a GPU. Others: --recipe NAME.")
         return create_recipe("reference")
     say(
         "Recipe quick, because this machine has no GPU: a small network in minutes. "

@@ -141,7 +141,8 @@ def _open(url: str, offset: int) -> HTTPResponse:
     began = time.monotonic()
     try:
         request = Request(url, headers={"Range": f"bytes={offset}-"} if offset else {})
-        return build_opener(_SafeRedirects).open(request, timeout=TIMEOUT_S)
+        response: HTTPResponse = build_opener(_SafeRedirects).open(request, timeout=TIMEOUT_S)
+        return response
     except HTTPError as error:
         error.close()
         if error.code >= 500 or error.code in (408, 416, 429):
@@ -227,8 +228,8 @@ def _unpack(archive: Path, folder: Path, members: Mapping[str, FileFacts]) -> No
                 is_right = not name or (entry.isreg() and entry.size == members[name].size)
                 if not (is_sane and is_right):
                     raise DataError(f"{archive} holds a bad entry: {entry.name!r}.")
-                if name:
-                    _place(tar.extractfile(entry), folder / name, members[name])
+                if name and (content := tar.extractfile(entry)):
+                    _place(content, folder / name, members[name])
     except tarfile.TarError as error:
         raise DataError(f"{archive} cannot be unpacked: {error}.") from error
     if wanted:

@@ -110,7 +110,7 @@ def _rgb(image: Image.Image) -> Image.Image:
     """Return a picture of any Pillow mode in 8-bit RGB, what is transparent on a white page."""
     if image.mode == "LAB":
         lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
-        return ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
+        return ImageCms.buildTransform(lab, srgb, "LAB", "RGB").apply(image)
     if image.mode[0] in "IF":
         image = _eight_bit(image)
     if image.has_transparency_data:
