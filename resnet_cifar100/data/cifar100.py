@@ -22,7 +22,8 @@ from resnet_cifar100.data.synthetic import write_synthetic
 from resnet_cifar100.errors import DataError
 
 SYNTHETIC_FOLDER = "synthetic-100-python"
-# Every run with the same --val-size holds out the same images, so that no seed has chosen on another's training data.
+# Every run with the same --val-size holds out the same images: no seed has chosen on images
+# that another was trained on.
 SPLIT_SEED = 100
 
 
@@ -57,14 +58,14 @@ def load_dataset(config: Config) -> Dataset:
             reason = str(error).splitlines()[0]
             return _load_synthetic(
                 config.data_dir,
-                f"CIFAR-100 cannot be had ({reason}) so this run uses SYNTHETIC data: drawn shapes. "
-                "None of its figures says anything about CIFAR-100.",
+                f"CIFAR-100 cannot be had ({reason}) so this run uses SYNTHETIC data, "
+                "drawn shapes. None of its figures says anything about CIFAR-100.",
             )
     return read_dataset(folder, title="CIFAR-100")
 
 
 def find_cifar100(data_dir: Path) -> Path | None:
-    """Return the folder with the official files under `data_dir` or $CIFAR100_DIR, None where there is none.
+    """Return the folder of official files under `data_dir` or $CIFAR100_DIR; None without one.
 
     Raises:
         DataError: for files that are there but differ from the official ones.
@@ -91,7 +92,9 @@ def _load_synthetic(data_dir: Path, notice: str) -> Dataset:
         if not folder.is_dir():
             write_synthetic(folder)
     except OSError as error:
-        raise DataError(f"the synthetic data cannot be written to {folder} ({error.strerror})") from error
+        raise DataError(
+            f"the synthetic data cannot be written to {folder} ({error.strerror})"
+        ) from error
     return read_dataset(folder, title="SYNTHETIC", notice=notice)
 
 
@@ -111,9 +114,7 @@ def read_dataset(folder: Path, *, title: str, notice: str = "") -> Dataset:
         coarse_names = tuple(name.decode("ascii") for name in meta[b"coarse_label_names"])
     except (KeyError, AttributeError, UnicodeDecodeError) as error:
         raise DataError(f"{folder / 'meta'} does not hold class names") from error
-    return Dataset(
-        title, train, test, fine_names, coarse_names, tuple(coarse_of.tolist()), notice
-    )
+    return Dataset(title, train, test, fine_names, coarse_names, tuple(coarse_of.tolist()), notice)
 
 
 def _read_split(path: Path) -> tuple[Split, Tensor]:
@@ -137,21 +138,23 @@ def _read_split(path: Path) -> tuple[Split, Tensor]:
     return Split(images, labels), coarse
 
 
+_RECONSTRUCT = np.empty(0).__reduce__()[0]
+_ADMITTED: dict[tuple[str, str], object] = {
+    ("numpy.core.multiarray", "_reconstruct"): _RECONSTRUCT,  # as numpy 1 writes it
+    ("numpy._core.multiarray", "_reconstruct"): _RECONSTRUCT,
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): np.dtype,
+}
+
+
 class _ArrayUnpickler(pickle.Unpickler):
-    """Admits numpy arrays and plain containers; a stream that names anything else runs nothing and is refused."""
+    """Admits numpy arrays and plain containers; a stream that names more runs nothing."""
 
-    _RECONSTRUCT = np.empty(0).__reduce__()[0]
-    _ADMITTED = {
-        ("numpy.core.multiarray", "_reconstruct"): _RECONSTRUCT,
-        ("numpy._core.multiarray", "_reconstruct"): _RECONSTRUCT,
-        ("numpy", "ndarray"): np.ndarray,
-        ("numpy", "dtype"): np.dtype,
-    }
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in self._ADMITTED:
+    def find_class(self, module: str, name: str) -> object:
+        """Return what an admitted name stands for."""
+        if (module, name) not in _ADMITTED:
             raise pickle.UnpicklingError(f"it names {module}.{name}")
-        return self._ADMITTED[module, name]
+        return _ADMITTED[module, name]
 
 
 def _unpickle(path: Path) -> dict[bytes, Any]:

@@ -1,7 +1,8 @@
-"""Batches from images that live on the device as uint8. No workers, no queues, no state but the epoch.
+"""Batches from images that live on the device as uint8: no workers, no queues, no state.
 
-After the loader of airbench (Jordan 2024, https://arxiv.org/abs/2404.00498): a whole CIFAR set is 150 MB, so cutting
-batches out of it and augmenting them there costs less than handing them over from other processes.
+After the loader of airbench (Jordan 2024, https://arxiv.org/abs/2404.00498): a whole CIFAR set is
+150 MB, so cutting batches out of it and augmenting them there costs less than handing them over
+from other processes.
 """
 
 from collections.abc import Iterator
@@ -33,7 +34,7 @@ class EpochPlan(NamedTuple):
 
 
 def plan_epoch(size: int, *, seed: int, epoch: int, padding: int, flip: bool) -> EpochPlan:
-    """Draw an epoch as a pure function of (seed, epoch), so that a resumed run sees the same images."""
+    """Draw an epoch as a pure function of (seed, epoch): a resumed run sees the same images."""
     generator = torch.Generator().manual_seed((seed << 20) + epoch)
     return EpochPlan(
         order=torch.randperm(size, generator=generator),
@@ -45,7 +46,9 @@ def plan_epoch(size: int, *, seed: int, epoch: int, padding: int, flip: bool) ->
 class TrainLoader:
     """Shuffled, augmented training batches; the incomplete last batch of an epoch is dropped."""
 
-    def __init__(self, split: Split, *, batch_size: int, seed: int, padding: int, flip: bool) -> None:
+    def __init__(
+        self, split: Split, *, batch_size: int, seed: int, padding: int, flip: bool
+    ) -> None:
         self.split = split
         self.batch_size = min(batch_size, len(split.labels))
         self.seed = seed
@@ -57,12 +60,10 @@ class TrainLoader:
         return len(self.split.labels) // self.batch_size
 
     def batches(self, epoch: int, first_step: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield uint8 images (N,3,32,32) and labels (N,) of an epoch, from its step `first_step` on."""
+        """Yield uint8 images (N,3,32,32) and labels (N,) of an epoch, from `first_step` on."""
         device = self.split.labels.device
         size = len(self.split.labels)
-        plan = plan_epoch(
-            size, seed=self.seed, epoch=epoch, padding=self.padding, flip=self.flip
-        )
+        plan = plan_epoch(size, seed=self.seed, epoch=epoch, padding=self.padding, flip=self.flip)
         plan = EpochPlan(*(tensor.to(device) for tensor in plan))
         for step in range(first_step, len(self)):
             part = slice(step * self.batch_size, (step + 1) * self.batch_size)

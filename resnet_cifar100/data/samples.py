@@ -13,7 +13,7 @@ from resnet_cifar100.storage import replace_file
 
 
 def write_samples(dataset: Dataset, out: Path, *, per_class: int, seed: int) -> Path:
-    """Write `per_class` test images of each class as PNG files, and index.csv; return the path of the index.
+    """Write `per_class` test images of each class as PNG, and index.csv; return the index.
 
     Raises:
         ConfigError: for a number of images that the test set does not have.

@@ -15,7 +15,8 @@ from resnet_cifar100.constants import MEAN, STD
 def crop_and_flip(images: Tensor, offsets: Tensor, flips: Tensor, padding: int) -> Tensor:
     """Cut one window out of each zero-padded image and mirror the marked ones.
 
-    Shapes: images (N,C,H,W); offsets (N,2) int64, top and left in 0..2*padding; flips (N,) bool -> (N,C,H,W).
+    Shapes: images (N,C,H,W); offsets (N,2) int64, top and left in 0..2*padding; flips (N,) bool;
+    result (N,C,H,W).
     """
     n, c, h, w = images.shape
     padded = F.pad(images, (padding,) * 4)
@@ -28,10 +29,10 @@ def crop_and_flip(images: Tensor, offsets: Tensor, flips: Tensor, padding: int) 
 
 
 class Preprocess(nn.Module):
-    """What stands before every network: uint8 (N,3,H,W) -> float32 (N,3,image_size,image_size), normalised.
+    """What stands before every network: uint8 (N,3,H,W) -> float32 (N,3,S,S), S = `image_size`.
 
-    Training, evaluation and every exported model go through this one module. Its output is channels_last, as
-    the networks are.
+    Training, evaluation and every exported model go through this one module. Its output is
+    channels_last, as the networks are.
     """
 
     mean: Tensor

@@ -22,7 +22,7 @@ FILES = ("meta", "test", "train")
 class ArrayUnpickler(pickle.Unpickler):
     """Admits what a plain numpy array needs and nothing else."""
 
-    ADMITTED = {("multiarray", "_reconstruct"), ("numpy", "ndarray"), ("numpy", "dtype")}
+    ADMITTED = frozenset({("multiarray", "_reconstruct"), ("numpy", "ndarray"), ("numpy", "dtype")})
 
     def find_class(self, module: str, name: str) -> Any:
         if (module.removeprefix("numpy._core."), name) not in self.ADMITTED:

@@ -12,7 +12,10 @@ from tests.reference import crop_and_flip as slow_crop_and_flip
 
 @settings(max_examples=60, deadline=None)
 @given(
-    st.integers(1, 5), st.integers(0, 6), st.sampled_from([(4, 4), (8, 5), (5, 9)]), st.integers(0, 99)
+    st.integers(1, 5),
+    st.integers(0, 6),
+    st.sampled_from([(4, 4), (8, 5), (5, 9)]),
+    st.integers(0, 99),
 )
 def test_a_batch_is_cropped_and_flipped_as_image_by_image(count, padding, size, seed):
     generator = torch.Generator().manual_seed(seed)
