@@ -53,7 +53,7 @@ def test_training_ends_with_a_table_the_paths_and_three_commands(trained):
     assert "Test top-1" in output
     for path in ("checkpoints/best_model.pth", "logs.md", "curves.png"):
         assert path in output
-    assert len(re.findall(r"^  python ", output.split("Next:")[1], flags=re.M)) == 3
+    assert len(re.findall(r"^  \S*python\S* ", output.split("Next:")[1], flags=re.M)) == 3
 
 
 def test_synthetic_is_said_wherever_a_figure_stands(trained):
@@ -62,11 +62,14 @@ def test_synthetic_is_said_wherever_a_figure_stands(trained):
     assert "SYNTHETIC" in (folder / "logs.md").read_text().splitlines()[0]
     (run_dir,) = (folder / "checkpoints").glob("*_smoke_*")
     assert json.loads((run_dir / "run.json").read_text())["title"] == "SYNTHETIC"
+    for name in ("metrics.jsonl", "metrics.csv"):
+        lines = (run_dir / name).read_text().splitlines()
+        assert sum("SYNTHETIC" in line for line in lines) == 2
 
 
 def test_off_a_terminal_an_epoch_is_one_plain_line(trained):
     _, output = trained
-    lines = [line for line in output.splitlines() if line.startswith("epoch")]
+    lines = [line for line in output.splitlines() if line.startswith("SYNTHETIC epoch")]
     assert len(lines) == 2
     assert "\x1b" not in output
     assert "images/s" in lines[0]

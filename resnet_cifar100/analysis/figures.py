@@ -1,5 +1,6 @@
 """Pictures of a run, drawn from its record."""
 
+import io
 from pathlib import Path
 
 import matplotlib as mpl
@@ -7,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from resnet_cifar100.engine.record import RunRecord
+from resnet_cifar100.storage import replace_file
 
 TRAIN, HELD_OUT, GREY = "#4c72b0", "#dd8452", "#777777"
 
@@ -26,7 +28,9 @@ def save_curves(record: RunRecord, path: Path) -> None:
             fontsize=12,
             fontweight="bold",
         )
-        figure.savefig(path, dpi=110)
+        picture = io.BytesIO()
+        figure.savefig(picture, format="png", dpi=110)
+    replace_file(path, picture.getvalue())
 
 
 def _held_out(record: RunRecord) -> str:

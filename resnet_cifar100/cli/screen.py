@@ -1,5 +1,8 @@
 """What the commands print through."""
 
+import sys
+from pathlib import Path
+
 from rich.console import Console
 
 console = Console()
@@ -8,3 +11,11 @@ console = Console()
 def say(text: object, style: str = "") -> None:
     """Print a sentence as it is: no colours guessed into it, wrapped by the terminal alone."""
     console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
+
+
+def python_command() -> str:
+    """Return how to call the Python in use: by its path where it stands below this folder."""
+    executable = Path(sys.executable)
+    if executable.is_relative_to(Path.cwd()):
+        return str(executable.relative_to(Path.cwd()))
+    return "python"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import tyro
 from rich.table import Table
 
-from resnet_cifar100.cli.screen import console, say
+from resnet_cifar100.cli.screen import console, python_command, say
 from resnet_cifar100.config import BEST_MODEL, Config
 from resnet_cifar100.errors import ConfigError, InterruptedRunError
 from resnet_cifar100.recipes import create_recipe
@@ -49,7 +49,7 @@ def train(argv: Sequence[str]) -> None:
     try:
         record = fit(config, dataset, run_dir, console)
     except InterruptedRunError as error:
-        advice = f"Go on with: python train.py --resume --run-dir {run_dir}"
+        advice = f"Go on with: {python_command()} train.py --resume --run-dir {run_dir}"
         raise InterruptedRunError(f"{error}. {advice}", error.signal_number) from error
     save_curves(record, run_dir / "curves.png")
     _show_result(record, run_dir)
@@ -122,10 +122,11 @@ def _show_result(record: "RunRecord", run_dir: Path) -> None:
     ]:
         say(f"  {name:<14} {path}")
     say("Next:")
+    python = python_command()
     flag = " --dataset synthetic" if record.title == "SYNTHETIC" else ""
     for command in [
-        f"python -m resnet_cifar100 evaluate --checkpoint-path {config.checkpoint_path}",
-        f"python test_data_setup/get_test_images.py{flag}",
-        "python -m resnet_cifar100 predict test_data_setup/cifar100_test_images/*.png",
+        f"{python} -m resnet_cifar100 evaluate --checkpoint-path {config.checkpoint_path}",
+        f"{python} test_data_setup/get_test_images.py{flag}",
+        f"{python} -m resnet_cifar100 predict test_data_setup/cifar100_test_images/*.png",
     ]:
         say(f"  {command}")

@@ -35,11 +35,11 @@ class EpochProgress:
         text = f"loss {loss:.3f}  lr {lr:.4f}  {images_per_s:,.0f} images/s"
         self.progress.update(self.task, live=text)
 
-    def epoch(self, row: dict[str, float], epochs: int) -> None:
-        """Print the line of a finished epoch."""
+    def epoch(self, row: dict[str, float], *, epochs: int, title: str) -> None:
+        """Print the line of a finished epoch; `title` is that of the data set."""
         split = "val" if "val/top1" in row else "test"
         self.console.print(
-            f"epoch {row['epoch'] + 1:>3.0f}/{epochs}"
+            f"{'SYNTHETIC ' if title == 'SYNTHETIC' else ''}epoch {row['epoch'] + 1:>3.0f}/{epochs}"
             f"  train loss {row['train/loss']:.4f}  train {row['train/top1']:7.2%}"
             f"  {split} loss {row[f'{split}/loss']:.4f}  {split} {row[f'{split}/top1']:7.2%}"
             f"  top-5 {row[f'{split}/top5']:7.2%}"

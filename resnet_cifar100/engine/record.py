@@ -10,6 +10,7 @@ steps.jsonl     the points of the loss curve
 import csv
 import io
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,8 +55,10 @@ class RunRecord:
             "result": self.result,
         }
         replace_file(folder / "run.json", json.dumps(summary, indent=2) + "\n")
-        replace_file(folder / "metrics.jsonl", _json_lines(self.history.epochs))
-        replace_file(folder / "metrics.csv", _csv(self.history.epochs))
+        # Each row names its data set, so that no figure from SYNTHETIC data can pass for another.
+        epochs = [{"dataset": self.title, **row} for row in self.history.epochs]
+        replace_file(folder / "metrics.jsonl", _json_lines(epochs))
+        replace_file(folder / "metrics.csv", _csv(epochs))
         replace_file(folder / "steps.jsonl", _json_lines(self.history.steps))
 
 
@@ -67,8 +70,11 @@ def load_record(folder: Path) -> RunRecord:
     """
     try:
         summary = json.loads((folder / "run.json").read_text())
+        epochs = _read_json_lines(folder / "metrics.jsonl")
+        for row in epochs:
+            row.pop("dataset", None)
         history = History(
-            epochs=_read_json_lines(folder / "metrics.jsonl"),
+            epochs=epochs,
             steps=_read_json_lines(folder / "steps.jsonl"),
             train_seconds=summary.pop("train_seconds"),
         )
@@ -82,15 +88,15 @@ def load_record(folder: Path) -> RunRecord:
         raise CheckpointError(f"{folder} does not hold the record of a run ({error})") from error
 
 
-def _json_lines(rows: list[dict[str, float]]) -> str:
+def _json_lines(rows: Sequence[Row]) -> str:
     return "".join(json.dumps(row) + "\n" for row in rows)
 
 
-def _read_json_lines(path: Path) -> list[dict[str, float]]:
+def _read_json_lines(path: Path) -> list[Row]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def _csv(rows: list[dict[str, float]]) -> str:
+def _csv(rows: Sequence[Row]) -> str:
     if not rows:
         return ""
     text = io.StringIO()

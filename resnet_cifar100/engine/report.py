@@ -52,7 +52,7 @@ def result_rows(record: RunRecord) -> list[tuple[str, str]]:
         best = record.history.best_epoch("test/top1")
         text = f"{epochs[best]['test/top1']:.2%}"
         rows.append(
-            (f"Highest test top-1 of any epoch (epoch {best + 1}; shown, chooses nothing)", text)
+            (f"Highest test top-1 on the way (epoch {best + 1}, chooses nothing)", text)
         )
     if epochs:
         rows.append(

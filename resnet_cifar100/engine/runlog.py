@@ -1,5 +1,6 @@
 """Keeps the record of a run up to date while it goes on, and shows it."""
 
+import contextlib
 import math
 import time
 from pathlib import Path
@@ -13,7 +14,12 @@ from resnet_cifar100.engine.progress import EpochProgress
 from resnet_cifar100.engine.record import Row, RunRecord, load_record
 from resnet_cifar100.engine.report import render_markdown
 from resnet_cifar100.engine.state import TrainState
-from resnet_cifar100.errors import ConfigError, InterruptedRunError, NonFiniteError
+from resnet_cifar100.errors import (
+    CheckpointError,
+    ConfigError,
+    InterruptedRunError,
+    NonFiniteError,
+)
 from resnet_cifar100.models.summary import summarize
 from resnet_cifar100.runtime import environment
 from resnet_cifar100.storage import replace_file
@@ -41,6 +47,8 @@ class RunLog:
         )
         self.progress = EpochProgress(state, console)
         self.tensorboard = _tensorboard_writer(run_dir) if state.config.tensorboard else None
+        if self.tensorboard:
+            self.tensorboard.add_text("dataset", title)
         self.started = time.perf_counter()
 
     def __enter__(self) -> Self:
@@ -60,7 +68,8 @@ class RunLog:
         if error is not None:
             word = "interrupted" if isinstance(error, InterruptedRunError) else "failed"
             self.record.status = f"{word}: {error or kind}"
-            self.write()
+            with contextlib.suppress(CheckpointError):  # the error under way says more
+                self.write()
 
     def write(self) -> None:
         """Bring the files up to date."""
@@ -118,7 +127,7 @@ class RunLog:
     def epoch(self, row: Row) -> None:
         """Add the row of a finished epoch."""
         self.state.history.epochs.append(row)
-        self.progress.epoch(row, self.state.config.epochs)
+        self.progress.epoch(row, epochs=self.state.config.epochs, title=self.record.title)
         if self.tensorboard:
             for key, value in row.items():
                 self.tensorboard.add_scalar(key, value, self.state.step)

@@ -117,7 +117,7 @@ class TrainState:
             # the last bit.
             self.optimizer.state[parameter][slot] = torch.empty_like(parameter).copy_(tensor)
         torch.set_rng_state(tensors["rng.cpu"])
-        if self.runtime.device.type == "cuda":
+        if self.runtime.device.type == "cuda" and "rng.cuda" in tensors:
             torch.cuda.set_rng_state(tensors["rng.cuda"], self.runtime.device)
 
 

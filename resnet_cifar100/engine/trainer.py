@@ -56,16 +56,14 @@ def fit(config: Config, dataset: Dataset, run_dir: Path, console: Console) -> Ru
     )
     state = create_state(config, runtime, loader)
     test = dataset.test.to(runtime.device)
+    held_out = val.to(runtime.device) if val else None
     with _only_writer(run_dir), _signals_noted() as noted:
         for note in [*runtime.notes, *resume_if_present(state, run_dir)]:
-            console.print(note, highlight=False)
+            console.print(note, highlight=False, markup=False, soft_wrap=True)
         with RunLog(state, dataset.title, run_dir, console) as log:
             while not state.is_finished:
                 train_one_epoch(state, loader, log, noted)
-                is_best = measure_epoch(
-                    state, log, val=val.to(runtime.device) if val else None, test=test
-                )
-                if is_best:
+                if measure_epoch(state, log, val=held_out, test=test):
                     _save_best(state, dataset, log)
                 save_state(state, run_dir)
                 _stop_if_noted(noted, log)
@@ -196,12 +194,18 @@ def _only_writer(run_dir: Path) -> Iterator[None]:
     Raises:
         CheckpointError: where another process trains there, or the folder cannot be made.
     """
+    lock = FileLock(run_dir / ".lock")
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
-        with FileLock(run_dir / ".lock", timeout=0):
-            yield
+        lock.acquire(timeout=0)
     except Timeout as error:
         raise CheckpointError(f"another process is training in {run_dir}") from error
+    except OSError as error:
+        raise CheckpointError(f"{run_dir} cannot be used ({error.strerror or error})") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager
