@@ -12,7 +12,7 @@ from PIL import Image, ImageCms
 from resnet_cifar100.data.images import load_image
 from resnet_cifar100.errors import ImageError
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 TOLERANCE = 2  # mean absolute error in 8-bit levels: rounding of deep pixels, or a fine JPEG
 
 
