@@ -6,6 +6,7 @@ from pathlib import Path
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from resnet_cifar100.engine.record import RunRecord
 from resnet_cifar100.storage import replace_file
@@ -37,8 +38,10 @@ def _held_out(record: RunRecord) -> str:
     return "val" if "val/top1" in record.history.epochs[0] else "test"
 
 
-def _epoch_axis(axes: Axes, title: str, label: str) -> None:
+def _epoch_axis(axes: Axes, record: RunRecord, title: str, label: str) -> None:
     axes.set_title(title)
+    axes.set_xlim(0, 1.03 * max(1, len(record.history.epochs)))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=len(record.history.epochs) > 1))
     axes.set_xlabel("epoch")
     axes.set_ylabel(label)
     axes.grid(alpha=0.25)
@@ -55,12 +58,13 @@ def _draw_loss(axes: Axes, record: RunRecord) -> None:
             ends, [row[f"{split}/loss"] for row in epochs], "o-", ms=3, color=HELD_OUT, label=split
         )
     axes.legend(frameon=False)
-    _epoch_axis(axes, "Loss", "cross-entropy")
+    _epoch_axis(axes, record, "Loss", "cross-entropy")
 
 
 def _draw_accuracy(axes: Axes, record: RunRecord) -> None:
     epochs = record.history.epochs
-    _epoch_axis(axes, "Accuracy", "%")
+    _epoch_axis(axes, record, "Accuracy", "%")
+    axes.set_ylim(0, 100)
     if not epochs:
         return
     split = _held_out(record)
@@ -82,8 +86,7 @@ def _draw_accuracy(axes: Axes, record: RunRecord) -> None:
             color=HELD_OUT,
             fontweight="bold",
         )
-    axes.set_ylim(bottom=0)
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, loc="best")
 
 
 def _draw_lr(axes: Axes, record: RunRecord) -> None:
@@ -91,4 +94,4 @@ def _draw_lr(axes: Axes, record: RunRecord) -> None:
     at = [row["step"] / record.steps_per_epoch for row in steps]
     axes.plot(at, [row["lr"] for row in steps], color=GREY, lw=1.2)
     axes.set_ylim(bottom=0)
-    _epoch_axis(axes, "Learning rate", "")
+    _epoch_axis(axes, record, "Learning rate", "")

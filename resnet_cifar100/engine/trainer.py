@@ -79,6 +79,8 @@ def resume_if_present(state: TrainState, run_dir: Path) -> list[str]:
     """
     saved, notes = load_newest_state(run_dir)
     if saved is None:
+        if (run_dir / "config.json").exists():
+            notes.append(f"No state was saved in {run_dir} yet: starting at its first step.")
         return notes
     old, new = dataclasses.asdict(saved.config), dataclasses.asdict(state.config)
     changed = {name: f"{name} {old[name]} -> {new[name]}" for name in new if old[name] != new[name]}
