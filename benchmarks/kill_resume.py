@@ -10,6 +10,7 @@ import argparse
 import hashlib
 import json
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -57,7 +58,8 @@ def kill_sometime(folder: Path, flags: list[str], seconds: float) -> str:
     process = train(folder, flags)
     time.sleep(seconds)
     process.kill()
-    process.wait()
+    if process.wait() != -signal.SIGKILL:
+        raise SystemExit("the run ended before it could be killed: try more --epochs")
     saved, faults = load_newest_state(folder / "run")
     if faults:
         raise SystemExit(f"a damaged state was left: {faults}")
@@ -89,6 +91,10 @@ def main() -> None:
         record = {"flags": flags, "kills": kills, "steps": step, "straight": expected}
         record |= {"resumed": found, "equal": is_equal, "environment": environment()}
         replace_file(asked.out / "result.json", json.dumps(record, indent=2) + "\n")
+        lines = [f"# kill -9 and resume: `{' '.join(flags)}`", "", *(f"- {kill}" for kill in kills)]
+        lines += ["", f"Straight: `{expected}`  ", f"Resumed: `{found}`  ", ""]
+        lines += [f"Step {step}; {'equal, bit for bit' if is_equal else 'DIFFERENT'}.", ""]
+        replace_file(asked.out / "README.md", "\n".join(lines))
     sys.exit(not is_equal)
 
 

@@ -65,8 +65,8 @@ def save_bundle(bundle: Bundle, *paths: Path) -> None:
     description = {
         "format": FORMAT,
         "model": dataclasses.asdict(bundle.model_config),
-        "mean": (bundle.preprocess.mean.flatten() / 255).tolist(),
-        "std": (bundle.preprocess.std.flatten() / 255).tolist(),
+        "mean": bundle.preprocess.mean.flatten().tolist(),
+        "std": bundle.preprocess.std.flatten().tolist(),
         "fine_names": list(bundle.fine_names),
         "coarse_names": list(bundle.coarse_names),
         "fine_to_coarse": list(bundle.fine_to_coarse),

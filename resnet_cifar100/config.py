@@ -14,6 +14,11 @@ from typing import Any, Literal
 from resnet_cifar100.constants import ARCHIVE_URL, IMAGE_SIZE, NUM_CLASSES
 from resnet_cifar100.errors import ConfigError
 
+CHOICES = {
+    "dataset": ("auto", "cifar100", "synthetic"),
+    "schedule": ("cosine", "linear", "constant"),
+    "precision": ("auto", "fp32", "bf16"),
+}
 BEST_MODEL = Path("checkpoints/best_model.pth")
 
 
@@ -111,14 +116,19 @@ class Config:
         Raises:
             ConfigError: naming the field, its value and the allowed range.
         """
+        for name, values in CHOICES.items():
+            self._check(name, getattr(self, name) in values, f"one of {', '.join(values)}")
         self._check("dropout", 0 <= self.dropout < 1, "in [0, 1)")
         self._check("image_size", 8 <= self.image_size <= IMAGE_SIZE, "in 8 to 32")
-        self._check("val_size", _is_share(self.val_size), "0 or a multiple of 100 in 100 to 40000")
+        self._check("val_size", _is_share(self.val_size, 40_000), "0 or a multiple of 100 in 100 to 40000")
+        most = 50_000 - self.val_size
         self._check(
-            "train_size", _is_share(self.train_size), "0 or a multiple of 100 in 100 to 40000"
+            "train_size",
+            _is_share(self.train_size, most),
+            f"0 or a multiple of 100 in 100 to {most}",
         )
         self._check("crop_padding", 0 <= self.crop_padding <= 16, "in 0 to 16")
-        self._check("batch_size", 1 <= self.batch_size <= 50_000, "in 1 to 50000")
+        self._check("batch_size", 2 <= self.batch_size <= 50_000, "in 2 to 50000")
         self._check("epochs", 1 <= self.epochs <= 100_000, "in 1 to 100000")
         self._check("lr", 0 < self.lr < math.inf, "a positive number")
         self._check("momentum", 0 <= self.momentum < 1, "in [0, 1)")
@@ -179,6 +189,6 @@ class Config:
             raise ConfigError(f"a setting has a value of the wrong type: {error}") from error
 
 
-def _is_share(count: int) -> bool:
-    """Whether `count` images can be drawn from the 50,000 with the same number of each class."""
-    return count == 0 or (100 <= count <= 40_000 and count % 100 == 0)
+def _is_share(count: int, most: int) -> bool:
+    """Whether `count` images can be drawn with the same number of each of the 100 classes."""
+    return count == 0 or (100 <= count <= most and count % 100 == 0)

@@ -16,7 +16,10 @@ def reference() -> Config:
 
 
 def quick() -> Config:
-    """A small ResNet in minutes on two CPU cores."""
+    """A small ResNet in minutes: 51.18% test top-1 after 4:11 min of training on two CPU cores.
+
+    One seed, records/2026-11-23_quick.
+    """
     return Config(
         recipe="quick",
         model="resnet8x4_s2",
@@ -40,8 +43,11 @@ def smoke() -> Config:
         model="resnet8x4_s2",
         image_size=16,
         train_size=1000,
+        val_size=500,
         epochs=2,
         ema_decay=0.9,
+        grad_clip_norm=5.0,
+        early_stopping_patience=2,
         warmup_epochs=1.0,
         log_steps=2,
     )

@@ -4,7 +4,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,10 @@ def create_runtime(config: Config) -> Runtime:
         is_compiled = False
         notes.append(f"Not compiled: torch.compile does not work here ({fault}).")
     dtype = _choose_dtype(config, device)
-    notes.append(f"Precision {'bf16 autocast' if dtype == torch.bfloat16 else 'fp32'}.")
+    fp32 = "TF32" if device.type == "cuda" else "fp32"
+    notes.append(f"Precision {'bf16 autocast' if dtype == torch.bfloat16 else fp32}.")
+    if is_compiled:
+        notes.append("Compiled with torch.compile: the first step takes a minute or so.")
     return Runtime(device, dtype, is_compiled, tuple(notes))
 
 
@@ -91,8 +94,11 @@ def describe_device(device: torch.device) -> str:
     return str(device)
 
 
-def environment() -> dict[str, Any]:
-    """Return what a figure is read with: versions, hardware, commit; no path, no host name."""
+def environment(notes: Sequence[str] = ()) -> dict[str, Any]:
+    """Return what a figure is read with: versions, hardware, commit; no host, no absolute path.
+
+    `notes` are those of the Runtime: the device, precision and compilation that were used.
+    """
     commit, is_dirty = _git_commit()
     return {
         "project": __version__,
@@ -106,7 +112,8 @@ def environment() -> dict[str, Any]:
         "cpu_cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "command": " ".join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "runtime": list(notes),
+        "command": " ".join(["python", Path(sys.argv[0]).name, *map(_without_folder, sys.argv[1:])]),
     }
 
 
@@ -123,8 +130,12 @@ def _compile_fault(device: torch.device) -> str:
     try:
         torch.compile(lambda x: x * 2 + 1)(torch.ones(8, device=device))
     except Exception as error:  # whatever the backend raises, the run goes on without it
-        return str(error).strip().splitlines()[0][:200]
+        return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
     return ""
+
+
+def _without_folder(argument: str) -> str:
+    return Path(argument).name if Path(argument).is_absolute() else argument
 
 
 def _cpu_model() -> str:

@@ -32,7 +32,8 @@ def trained(tmp_path_factory, tiny_data_dir):
     folder = tmp_path_factory.mktemp("work")
     done = run(
         REPOSITORY / "train.py",
-        *("--recipe", "smoke", "--dataset", "synthetic", "--train-size", 400),
+        *("--recipe", "smoke", "--dataset", "synthetic"),
+        *("--train-size", 200, "--val-size", 200),
         *("--data-dir", tiny_data_dir),
         cwd=folder,
     )
@@ -147,6 +148,7 @@ def test_sample_pictures_are_written_with_their_index(tmp_path, tiny_data_dir):
     with (out / "index.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 200
+    assert all(row["file"].startswith("SYNTHETIC_") for row in rows)
     assert {row["dataset"] for row in rows} == {"SYNTHETIC"}
     for row in rows[:5]:
         assert np.asarray(Image.open(out / row["file"])).shape == (32, 32, 3)
@@ -178,7 +180,7 @@ def test_sample_pictures_of_the_real_test_set_are_its_pixels(tmp_path, real_data
         (["--device", "cuda:7"], ["--device", "cuda:7"]),
         (["--dataset", "mnist"], ["dataset", "mnist"]),
         (["--learning-rate", "1"], ["--learning-rate"]),
-        (["--early-stopping-patience", "3"], ["--val-size"]),
+        (["--early-stopping-patience", "3", "--val-size", "0"], ["--val-size"]),
     ],
     ids=lambda value: " ".join(value),
 )

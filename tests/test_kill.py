@@ -14,7 +14,8 @@ from tests.conftest import REPOSITORY
 from tests.engine.test_resume import fingerprint
 
 SETTINGS = [
-    *("--recipe", "smoke", "--dataset", "synthetic", "--train-size", "0", "--batch-size", "25"),
+    *("--recipe", "smoke", "--dataset", "synthetic", "--train-size", "0", "--val-size", "0"),
+    *("--early-stopping-patience", "0", "--batch-size", "25"),
     *("--image-size", "8", "--epochs", "4", "--num-threads", "1", "--device", "cpu"),
     *("--checkpoint-minutes", "0.002", "--log-steps", "1"),
 ]

@@ -5,10 +5,9 @@ import sys
 from collections.abc import Callable, Sequence
 
 import tyro
-from rich.console import Console
 
 from resnet_cifar100.cli.measure import evaluate, predict
-from resnet_cifar100.cli.screen import say
+from resnet_cifar100.cli.screen import say, show_fault
 from resnet_cifar100.cli.show import info, log, record, samples
 from resnet_cifar100.cli.train import train
 from resnet_cifar100.errors import ConfigError, ProjectError
@@ -36,7 +35,7 @@ def main(argv: Sequence[str]) -> int:
             tyro.cli(COMMANDS[command], args=rest, prog=f"python -m resnet_cifar100 {command}")
         sys.stdout.flush()
     except ProjectError as error:
-        _show_fault(str(error))
+        show_fault(str(error))
         return error.exit_code
     except SystemExit as stop:  # tyro has shown the help (0) or what is wrong with the flags
         return ConfigError.exit_code if stop.code else 0
@@ -48,16 +47,11 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _show_fault(message: str) -> None:
-    console = Console(stderr=True)
-    console.print(message, style="bold red", highlight=False, markup=False, soft_wrap=True)
-
-
 def _show_commands(asked: str) -> int:
     say("Usage: python -m resnet_cifar100 COMMAND [--help]\n")
     for name, handler in COMMANDS.items():
         say(f"  {name:<9} {(handler.__doc__ or '').splitlines()[0]}")
     if asked in ("-h", "--help", "help"):
         return 0
-    _show_fault(f"\nThere is no command {asked}.")
+    show_fault(f"\nThere is no command {asked}.")
     return ConfigError.exit_code

@@ -8,9 +8,9 @@ import tyro
 from rich.table import Table
 from rich.text import Text
 
-from resnet_cifar100.cli.screen import console, say
+from resnet_cifar100.cli.screen import console, say, show_fault
 from resnet_cifar100.config import BEST_MODEL, Config
-from resnet_cifar100.errors import ConfigError, ProjectError
+from resnet_cifar100.errors import ConfigError, ImageError
 
 if TYPE_CHECKING:
     from resnet_cifar100.bundle import Bundle
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def evaluate(
     checkpoint_path: Path = BEST_MODEL,
     split: Literal["test", "val", "train"] = "test",
-    data_dir: Path = Path("data"),
+    data_dir: Path | None = None,
     device: str = "auto",
 ) -> None:
     """Measure top-1, top-5 and loss of a checkpoint on a split of the data it was trained on.
@@ -27,17 +27,18 @@ def evaluate(
     Args:
         checkpoint_path: A best_model.pth.
         split: test, or the val or train images of that run.
-        data_dir: Folder that holds cifar-100-python.
+        data_dir: Folder that holds cifar-100-python; by default the one that the run used.
         device: auto, cpu, cuda, mps.
     """
     from resnet_cifar100.bundle import load_bundle
     from resnet_cifar100.data.cifar100 import load_dataset, training_splits
     from resnet_cifar100.engine.evaluate import evaluate as measure
-    from resnet_cifar100.runtime import create_runtime
+    from resnet_cifar100.runtime import choose_device
 
     bundle = load_bundle(checkpoint_path)
     config = Config.from_json(bundle.provenance["config"])
-    config = dataclasses.replace(config, data_dir=data_dir, device=device)
+    config = dataclasses.replace(config, data_dir=data_dir or config.data_dir)
+    target = choose_device(device)
     dataset = load_dataset(config)
     train_split, val_split = training_splits(dataset, config)
     chosen = {"test": dataset.test, "val": val_split, "train": train_split}[split]
@@ -45,8 +46,7 @@ def evaluate(
         raise ConfigError(
             "--split val needs a run that held images out (train with --val-size 5000)"
         )
-    runtime = create_runtime(config)
-    metrics = measure(bundle.to(runtime.device).logits, chosen.to(runtime.device))
+    metrics = measure(bundle.to(target).logits, chosen.to(target))
     table = Table(
         title=f"{checkpoint_path} on {dataset.title} {split} ({len(chosen.labels):,} images)"
     )
@@ -77,22 +77,22 @@ def predict(
         raise ConfigError(f"--top-k must be in 1 to {len(bundle.fine_names)}, got {top_k}")
     if bundle.provenance["dataset"] == "SYNTHETIC":
         say("This model knows SYNTHETIC drawn shapes only, not CIFAR-100.", style="bold yellow")
-    faults = [fault for path in images if (fault := _predict_one(bundle, path, top_k))]
-    if faults:
-        raise faults[-1]
+    refused = [path for path in images if not _predict_one(bundle, path, top_k)]
+    if refused:
+        raise ImageError(f"{len(refused)} of {len(images)} pictures refused")
 
 
-def _predict_one(bundle: "Bundle", path: Path, top_k: int) -> ProjectError | None:
-    """Print the classes of one picture; return the fault instead, for the others' turn."""
+def _predict_one(bundle: "Bundle", path: Path, top_k: int) -> bool:
+    """Print the classes of one picture, or why it is refused; return whether it was not."""
     import torch
 
     from resnet_cifar100.data.images import load_image
-    from resnet_cifar100.errors import ImageError
 
     try:
         pixels = load_image(path)
     except ImageError as error:
-        return error
+        show_fault(str(error))
+        return False
     image = torch.from_numpy(pixels).permute(2, 0, 1)[None]  # (32,32,3) -> (1,3,32,32)
     probs, ids = bundle.logits(image).softmax(dim=1)[0].topk(top_k)
     table = Table(title=str(path), title_justify="left", show_header=False)
@@ -101,4 +101,4 @@ def _predict_one(bundle: "Bundle", path: Path, top_k: int) -> ProjectError | Non
         bar = Text("#" * round(20 * prob), style="cyan")
         table.add_row(bundle.fine_names[index], f"{prob:6.1%}", bar, coarse)
     console.print(table)
-    return None
+    return True

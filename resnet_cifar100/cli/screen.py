@@ -6,11 +6,17 @@ from pathlib import Path
 from rich.console import Console
 
 console = Console()
+faults = Console(stderr=True)
 
 
 def say(text: object, style: str = "") -> None:
     """Print a sentence as it is: no colours guessed into it, wrapped by the terminal alone."""
     console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
+
+
+def show_fault(message: str) -> None:
+    """Print what went wrong, to stderr."""
+    faults.print(message, style="bold red", highlight=False, markup=False, soft_wrap=True)
 
 
 def python_command() -> str:

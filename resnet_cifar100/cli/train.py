@@ -31,6 +31,8 @@ class TrainFlags(Config):
 def train(argv: Sequence[str]) -> None:
     """Train a network (--recipe quick, reference or smoke), or --resume a run."""
     config, given_dir = _training_settings(argv)
+    import torch
+
     from resnet_cifar100.analysis.figures import save_curves
     from resnet_cifar100.data.cifar100 import load_dataset
     from resnet_cifar100.engine.runs import new_run_dir
@@ -48,6 +50,10 @@ def train(argv: Sequence[str]) -> None:
     run_dir = given_dir or new_run_dir(config)
     try:
         record = fit(config, dataset, run_dir, console)
+    except torch.OutOfMemoryError as error:
+        raise ConfigError(
+            f"{config.device} ran out of memory: try a smaller --batch-size than {config.batch_size}"
+        ) from error
     except InterruptedRunError as error:
         advice = f"Go on with: {python_command()} train.py --resume --run-dir {run_dir}"
         raise InterruptedRunError(f"{error}. {advice}", error.signal_number) from error
@@ -75,10 +81,9 @@ def _training_settings(argv: Sequence[str]) -> tuple[Config, Path | None]:
         base = recorded_config(run_dir)
     elif is_taken:
         raise ConfigError(f"--run-dir {run_dir} already holds a run; add --resume to go on with it")
-    elif asked.resume:
-        say(f"Nothing to resume in {run_dir}: starting a new run there.")
-        base = _recipe(asked.recipe, argv)
     else:
+        if asked.resume:
+            say(f"Nothing to resume in {run_dir}: starting a new run there.")
         base = _recipe(asked.recipe, argv)
     values = {field.name: getattr(base, field.name) for field in dataclasses.fields(base)}
     default = TrainFlags(**values, resume=asked.resume, run_dir=run_dir)
@@ -123,10 +128,12 @@ def _show_result(record: "RunRecord", run_dir: Path) -> None:
         say(f"  {name:<14} {path}")
     say("Next:")
     python = python_command()
-    flag = " --dataset synthetic" if record.title == "SYNTHETIC" else ""
+    flags = " --dataset synthetic" if record.title == "SYNTHETIC" else ""
+    if config.data_dir != Path("data"):
+        flags += f" --data-dir {config.data_dir}"
     for command in [
         f"{python} -m resnet_cifar100 evaluate --checkpoint-path {config.checkpoint_path}",
-        f"{python} test_data_setup/get_test_images.py{flag}",
+        f"{python} test_data_setup/get_test_images.py{flags}",
         f"{python} -m resnet_cifar100 predict test_data_setup/cifar100_test_images/*.png",
     ]:
         say(f"  {command}")

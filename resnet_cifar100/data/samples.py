@@ -24,12 +24,14 @@ def write_samples(dataset: Dataset, out: Path, *, per_class: int, seed: int) -> 
     if not 1 <= per_class <= most:
         raise ConfigError(f"--per-class must be in 1 to {most}, got {per_class}")
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    mark = "SYNTHETIC_" if dataset.title == "SYNTHETIC" else ""
     rows = []
     try:
         out.mkdir(parents=True, exist_ok=True)
+        _remove_listed(out)
         for label, name in enumerate(dataset.fine_names):
             for index in order[labels[order] == label][:per_class].tolist():
-                file = f"{label:02d}_{name}_{index:05d}.png"
+                file = f"{mark}{label:02d}_{name}_{index:05d}.png"
                 Image.fromarray(images[index].permute(1, 2, 0).numpy()).save(out / file)
                 coarse = dataset.coarse_names[dataset.fine_to_coarse[label]]
                 rows.append((file, label, name, coarse, index, dataset.title))
@@ -41,3 +43,12 @@ def write_samples(dataset: Dataset, out: Path, *, per_class: int, seed: int) -> 
     writer.writerows(rows)
     replace_file(out / "index.csv", text.getvalue())
     return out / "index.csv"
+
+
+def _remove_listed(out: Path) -> None:
+    """Remove the pictures of an earlier call, so that no two sets mix; other files stay."""
+    index = out / "index.csv"
+    if index.exists():
+        with index.open(newline="") as file:
+            for row in csv.DictReader(file):
+                (out / Path(row["file"]).name).unlink(missing_ok=True)

@@ -43,13 +43,13 @@ class Preprocess(nn.Module):
     ) -> None:
         super().__init__()
         self.image_size = image_size
-        self.register_buffer("mean", 255 * torch.tensor(mean).view(1, 3, 1, 1))
-        self.register_buffer("std", 255 * torch.tensor(std).view(1, 3, 1, 1))
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
         """Resize (antialiased bilinear) where the size differs, and normalise."""
         size = (self.image_size, self.image_size)
-        floats = images.float()
+        floats = images.float() / 255
         if images.shape[-2:] != size:
             floats = F.interpolate(floats, size=size, mode="bilinear", antialias=True)
         return ((floats - self.mean) / self.std).contiguous(memory_format=torch.channels_last)

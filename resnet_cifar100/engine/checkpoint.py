@@ -69,6 +69,7 @@ def save_state(state: TrainState, run_dir: Path) -> Path:
         "config": json.loads(state.config.to_json()),
         "history": dataclasses.asdict(state.history),
     }
+    state.check_finite()
     files = {
         TENSORS: safetensors.torch.save(state.tensors()),
         STATE: json.dumps(description, indent=1).encode(),
@@ -92,7 +93,9 @@ def save_state(state: TrainState, run_dir: Path) -> Path:
             f"the training state cannot be written to {final} ({error.strerror or error}); "
             "the states saved before are untouched"
         ) from error
-    for old in _folders(run_dir)[state.config.keep_checkpoints :]:
+    folders = _folders(run_dir)
+    newest = folders.index(final)  # any before it are damaged: the run resumed from an older one
+    for old in [*folders[:newest], *folders[newest + state.config.keep_checkpoints :]]:
         shutil.rmtree(old, ignore_errors=True)
     return final
 
@@ -100,13 +103,9 @@ def save_state(state: TrainState, run_dir: Path) -> Path:
 def load_newest_state(run_dir: Path) -> tuple[SavedState | None, list[str]]:
     """Return the newest sound state of a run, or None, and a sentence for each one passed over.
 
-    Also removes what a killed writer left behind.
-
     Raises:
         CheckpointError: where there are states and none is sound.
     """
-    for leftover in (run_dir / "state").glob(".*.tmp"):
-        shutil.rmtree(leftover, ignore_errors=True)
     faults: list[str] = []
     for folder in _folders(run_dir):
         try:
@@ -116,6 +115,14 @@ def load_newest_state(run_dir: Path) -> tuple[SavedState | None, list[str]]:
     if faults:
         raise CheckpointError(f"no training state in {run_dir} can be used: " + "; ".join(faults))
     return None, faults
+
+
+def remove_leftovers(run_dir: Path) -> None:
+    """Remove what killed writers left half-written; for the holder of the run's lock alone."""
+    for folder in (run_dir / "state").glob(".*.tmp"):
+        shutil.rmtree(folder, ignore_errors=True)
+    for file in run_dir.glob(".*.tmp"):
+        file.unlink()
 
 
 def _folders(run_dir: Path) -> list[Path]:

@@ -26,6 +26,14 @@ class EpochProgress:
             "", total=state.total_steps, completed=state.step, epoch=_epoch_of(state), live=""
         )
 
+    def start(self) -> None:
+        """Show the bar, on a terminal."""
+        self.progress.start()
+
+    def stop(self) -> None:
+        """Remove the bar."""
+        self.progress.stop()
+
     def step(self, state: TrainState) -> None:
         """Move the bar; costs nothing and waits for nothing."""
         self.progress.update(self.task, completed=state.step, epoch=_epoch_of(state))

@@ -45,6 +45,12 @@ class RunRecord:
         """
         replace_file(folder / "config.json", self.config.to_json())
         replace_file(folder / "env.json", json.dumps(self.environments, indent=2) + "\n")
+        # Each row names its data set, so that no figure from SYNTHETIC data can pass for another.
+        epochs = [{"dataset": self.title, **row} for row in self.history.epochs]
+        replace_file(folder / "metrics.jsonl", _json_lines(epochs))
+        replace_file(folder / "metrics.csv", _csv(epochs))
+        steps = [{"dataset": self.title, **row} for row in self.history.steps]
+        replace_file(folder / "steps.jsonl", _json_lines(steps))
         summary = {
             "title": self.title,
             "status": self.status,
@@ -55,11 +61,6 @@ class RunRecord:
             "result": self.result,
         }
         replace_file(folder / "run.json", json.dumps(summary, indent=2) + "\n")
-        # Each row names its data set, so that no figure from SYNTHETIC data can pass for another.
-        epochs = [{"dataset": self.title, **row} for row in self.history.epochs]
-        replace_file(folder / "metrics.jsonl", _json_lines(epochs))
-        replace_file(folder / "metrics.csv", _csv(epochs))
-        replace_file(folder / "steps.jsonl", _json_lines(self.history.steps))
 
 
 def load_record(folder: Path) -> RunRecord:
@@ -70,12 +71,9 @@ def load_record(folder: Path) -> RunRecord:
     """
     try:
         summary = json.loads((folder / "run.json").read_text())
-        epochs = _read_json_lines(folder / "metrics.jsonl")
-        for row in epochs:
-            row.pop("dataset", None)
         history = History(
-            epochs=epochs,
-            steps=_read_json_lines(folder / "steps.jsonl"),
+            epochs=_read_rows(folder / "metrics.jsonl"),
+            steps=_read_rows(folder / "steps.jsonl"),
             train_seconds=summary.pop("train_seconds"),
         )
         return RunRecord(
@@ -92,8 +90,9 @@ def _json_lines(rows: Sequence[Row]) -> str:
     return "".join(json.dumps(row) + "\n" for row in rows)
 
 
-def _read_json_lines(path: Path) -> list[Row]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
+def _read_rows(path: Path) -> list[Row]:
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    return [{key: value for key, value in row.items() if key != "dataset"} for row in rows]
 
 
 def _csv(rows: Sequence[Row]) -> str:

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from datetime import timedelta
 
-from resnet_cifar100.engine.record import RunRecord
+from resnet_cifar100.engine.record import Row, RunRecord
 from resnet_cifar100.models.summary import summarize
 
 SYNTHETIC_WARNING = (
@@ -58,9 +58,10 @@ def result_rows(record: RunRecord) -> list[tuple[str, str]]:
         rows.append(
             ("Train top-1, last epoch, augmented images", f"{epochs[-1]['train/top1']:.2%}")
         )
-        speed = epochs[-1]["step"] * record.config.batch_size / record.history.train_seconds
-        rows.append(("Training time, evaluation apart", duration(record.history.train_seconds)))
-        rows.append(("Images per second", f"{speed:,.0f}"))
+        seconds = epochs[-1]["train_seconds"]
+        images = sum(row["speed/images_per_s"] * _epoch_seconds(record, row) for row in epochs)
+        rows.append(("Training time, evaluation apart", duration(seconds)))
+        rows.append(("Images per second", f"{images / seconds:,.0f}"))
     rows.append(("Parameters", f"{record.parameters:,}"))
     rows.append(("Multiply-adds per image", f"{record.multiply_adds / 1e6:,.1f} M"))
     return rows
@@ -71,11 +72,19 @@ def duration(seconds: float) -> str:
     return str(timedelta(seconds=round(seconds)))
 
 
+def _epoch_seconds(record: RunRecord, row: Row) -> float:
+    """Return the training time of one epoch alone."""
+    epoch = int(row["epoch"])
+    before = record.history.epochs[epoch - 1]["train_seconds"] if epoch else 0.0
+    return float(row["train_seconds"] - before)
+
+
 def _status(record: RunRecord) -> str:
     done, total = len(record.history.epochs), record.config.epochs
     line = f"**Status:** {record.status}, {done} of {total} epochs, recipe `{record.config.recipe}`"
     if record.status == "running" and done:
-        rest = record.history.train_seconds / done * (total - done)
+        measured = record.history.epochs[-1]["train_seconds"]
+        rest = measured / done * (total - done) - (record.history.train_seconds - measured)
         line += f", about {duration(rest)} of training left"
     return line + ".\n"
 

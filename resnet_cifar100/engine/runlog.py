@@ -1,6 +1,7 @@
 """Keeps the record of a run up to date while it goes on, and shows it."""
 
 import contextlib
+import itertools
 import math
 import time
 from pathlib import Path
@@ -37,7 +38,7 @@ class RunLog:
         self.run_dir = run_dir
         self.record = RunRecord(
             config=state.config,
-            environments=[*_earlier_sessions(run_dir, state), environment()],
+            environments=[*_earlier_sessions(run_dir, state), environment(state.runtime.notes)],
             title=title,
             parameters=summary.parameters,
             multiply_adds=summary.multiply_adds,
@@ -46,14 +47,15 @@ class RunLog:
             history=state.history,
         )
         self.progress = EpochProgress(state, console)
-        self.tensorboard = _tensorboard_writer(run_dir) if state.config.tensorboard else None
+        self.tensorboard = _tensorboard_writer(run_dir, state) if state.config.tensorboard else None
         if self.tensorboard:
             self.tensorboard.add_text("dataset", title)
         self.started = time.perf_counter()
 
     def __enter__(self) -> Self:
         self.write()
-        self.progress.progress.start()
+        self._announce_changes()
+        self.progress.start()
         return self
 
     def __exit__(
@@ -62,7 +64,7 @@ class RunLog:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.progress.progress.stop()
+        self.progress.stop()
         if self.tensorboard:
             self.tensorboard.close()
         if error is not None:
@@ -70,6 +72,14 @@ class RunLog:
             self.record.status = f"{word}: {error or kind}"
             with contextlib.suppress(CheckpointError):  # the error under way says more
                 self.write()
+
+    def _announce_changes(self) -> None:
+        """Say what of the machine differs from the session before; the last bits may differ too."""
+        for before, now in itertools.pairwise(self.record.environments[-2:]):
+            for key in ("torch", "cpu", "threads", "gpu", "commit"):
+                if before.get(key) != now[key]:
+                    change = f"{key} {before.get(key)} -> {now[key]}"
+                    self.progress.console.print(f"Since the last session: {change}.", markup=False)
 
     def write(self) -> None:
         """Bring the files up to date."""
@@ -142,12 +152,15 @@ class RunLog:
 
 def _earlier_sessions(run_dir: Path, state: TrainState) -> list[Row]:
     """Return the environments of the sessions that brought the run to where it is resumed from."""
-    return load_record(run_dir).environments if state.step else []
+    try:
+        return load_record(run_dir).environments if state.step else []
+    except CheckpointError:  # the state is sound and the run goes on; only its past is not known
+        return []
 
 
-def _tensorboard_writer(run_dir: Path) -> "SummaryWriter":
+def _tensorboard_writer(run_dir: Path, state: TrainState) -> "SummaryWriter":
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise ConfigError("--tensorboard needs the package: pip install tensorboard") from error
-    return SummaryWriter(str(run_dir / "tensorboard"))
+    return SummaryWriter(str(run_dir / "tensorboard"), purge_step=state.step)

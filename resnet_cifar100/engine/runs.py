@@ -1,5 +1,6 @@
 """Folders of runs: one a run, beside best_model.pth, never used twice."""
 
+import contextlib
 from datetime import date
 from pathlib import Path
 
@@ -29,8 +30,9 @@ def newest_run_dir(checkpoint_dir: Path) -> Path:
         reverse=True,
     )
     for folder in runs:
-        if load_record(folder).status != "finished":
-            return folder
+        with contextlib.suppress(CheckpointError):  # of another version, say
+            if load_record(folder).status != "finished":
+                return folder
     raise CheckpointError(
         f"no unfinished run in {checkpoint_dir}/ to resume; start one without --resume"
     )

@@ -78,24 +78,30 @@ class TrainState:
         return self.ema.model if self.ema else self.model
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return every tensor that the next step depends on, by name, contiguous.
-
-        Raises:
-            NonFiniteError: where a weight is NaN or infinite; such a state is not worth keeping.
-        """
+        """Return every tensor that the next step depends on, by name, contiguous."""
         parts = {"model": self.model.state_dict(), "losses": vars(self.losses)}
         if self.ema:
             parts["ema"] = self.ema.model.state_dict()
         tensors = {f"{part}.{key}": t for part, named in parts.items() for key, t in named.items()}
         for index, slots in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{key}": t for key, t in slots.items() if t is not None}
-        weights = [t for t in tensors.values() if t.is_floating_point()]
-        if not math.isfinite(torch.stack([t.abs().max() for t in weights]).max().item()):
-            raise NonFiniteError(f"a weight is no longer a finite number at step {self.step}")
         tensors["rng.cpu"] = torch.get_rng_state()
         if self.runtime.device.type == "cuda":
             tensors["rng.cuda"] = torch.cuda.get_rng_state(self.runtime.device)
         return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+
+    def check_finite(self) -> None:
+        """Wait for the device, and refuse weights or statistics that are NaN or infinite.
+
+        Raises:
+            NonFiniteError: the message names the step.
+        """
+        tensors = [t for t in self.model.state_dict().values() if t.is_floating_point()]
+        if not math.isfinite(torch.stack([t.abs().max() for t in tensors]).max().item()):
+            raise NonFiniteError(
+                f"a weight is no longer a finite number at step {self.step}, so training stopped; "
+                "the last good training state is kept"
+            )
 
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
         """Take over what `tensors` returned.

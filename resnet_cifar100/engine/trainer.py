@@ -1,6 +1,7 @@
 """Training from the first step, or from where a run was stopped, to the result."""
 
 import dataclasses
+import math
 import signal
 import time
 from collections.abc import Iterator
@@ -16,18 +17,18 @@ from resnet_cifar100.bundle import Bundle, load_bundle, save_bundle
 from resnet_cifar100.config import BEST_MODEL, Config
 from resnet_cifar100.data.cifar100 import Dataset, training_splits
 from resnet_cifar100.data.loader import Split, TrainLoader
-from resnet_cifar100.engine.checkpoint import load_newest_state, save_state
+from resnet_cifar100.engine.checkpoint import load_newest_state, remove_leftovers, save_state
 from resnet_cifar100.engine.evaluate import evaluate
 from resnet_cifar100.engine.optim import lr_at
 from resnet_cifar100.engine.record import Row, RunRecord
 from resnet_cifar100.engine.runlog import RunLog
 from resnet_cifar100.engine.state import TrainState, create_state
 from resnet_cifar100.engine.step import train_step
-from resnet_cifar100.errors import CheckpointError, InterruptedRunError
+from resnet_cifar100.errors import CheckpointError, ConfigError, InterruptedRunError
 from resnet_cifar100.runtime import create_runtime
 
-# Settings that a resumed run may change: none of them alters what is learned, but for the length of
-# the schedule and the machine, and each change is announced.
+# What a resumed run may change, always announced: the length of the run, the machine (which may
+# change the last bits), and where things go.
 CHANGEABLE = {
     *("epochs", "early_stopping_patience", "device", "precision", "compile", "num_threads"),
     *("data_dir", "data_url", "checkpoint_path", "log_file", "tensorboard"),
@@ -58,11 +59,13 @@ def fit(config: Config, dataset: Dataset, run_dir: Path, console: Console) -> Ru
     test = dataset.test.to(runtime.device)
     held_out = val.to(runtime.device) if val else None
     with _only_writer(run_dir), _signals_noted() as noted:
+        remove_leftovers(run_dir)
         for note in [*runtime.notes, *resume_if_present(state, run_dir)]:
             console.print(note, highlight=False, markup=False, soft_wrap=True)
         with RunLog(state, dataset.title, run_dir, console) as log:
             while not state.is_finished:
                 train_one_epoch(state, loader, log, noted)
+                state.check_finite()
                 if measure_epoch(state, log, val=held_out, test=test):
                     _save_best(state, dataset, log)
                 save_state(state, run_dir)
@@ -88,6 +91,12 @@ def resume_if_present(state: TrainState, run_dir: Path) -> list[str]:
         raise CheckpointError(
             f"{run_dir} cannot go on with other settings: {', '.join(refused)}. "
             "Leave them out to resume, or leave out --resume to start a new run."
+        )
+    least = math.ceil(saved.step / state.steps_per_epoch)
+    if state.config.epochs < least:
+        raise ConfigError(
+            f"--epochs must be at least {least} to resume {run_dir}, which is in epoch {least}, "
+            f"got {state.config.epochs}"
         )
     saved.restore(state)
     notes.append(

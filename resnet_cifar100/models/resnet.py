@@ -54,14 +54,14 @@ class BasicBlockV2(nn.Module):
         self.conv1 = conv3x3(in_channels, out_channels, stride)
         self.norm2 = nn.BatchNorm2d(out_channels)
         self.conv2 = conv3x3(out_channels, out_channels)
-        self.projection: nn.Module | None = None
+        self.shortcut: nn.Module | None = None
         if stride != 1 or in_channels != out_channels:
-            self.projection = conv1x1(in_channels, out_channels, stride)
+            self.shortcut = conv1x1(in_channels, out_channels, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N,C,H,W) -> (N,D,H/stride,W/stride)."""
         activated = F.relu(self.norm1(x))
-        shortcut = x if self.projection is None else self.projection(activated)
+        shortcut = x if self.shortcut is None else self.shortcut(activated)
         residual: Tensor = self.conv2(F.relu(self.norm2(self.conv1(activated))))
         return residual + shortcut
 

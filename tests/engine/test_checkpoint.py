@@ -13,7 +13,7 @@ from resnet_cifar100 import storage
 from resnet_cifar100.data.cifar100 import training_splits
 from resnet_cifar100.data.loader import TrainLoader
 from resnet_cifar100.engine import checkpoint
-from resnet_cifar100.engine.checkpoint import load_newest_state, save_state
+from resnet_cifar100.engine.checkpoint import load_newest_state, remove_leftovers, save_state
 from resnet_cifar100.engine.state import TrainState, create_state
 from resnet_cifar100.errors import CheckpointError, NonFiniteError
 from resnet_cifar100.runtime import create_runtime
@@ -115,6 +115,23 @@ def flip_folder(tmp_path_factory, tiny_data_dir):
     return folder, {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
+def test_a_damaged_state_does_not_push_a_sound_one_out(run_dir, tiny_config, tiny_dataset):
+    """The run resumed from step 1, because step 2 is damaged, and saves again before step 2."""
+    (run_dir / "state" / "step_00000002" / "state.json").unlink()
+    config = dataclasses.replace(tiny_config, keep_checkpoints=1)
+    state = state_at(1, config, tiny_dataset)
+    save_state(state, run_dir)
+    assert newest_step(run_dir) == 1
+    assert not (run_dir / "state" / "step_00000002").exists()
+
+
+def test_reading_a_state_touches_nothing(run_dir):
+    half_written = run_dir / "state" / ".step_00000003.1.tmp"
+    half_written.mkdir()
+    load_newest_state(run_dir)
+    assert half_written.exists()
+
+
 def test_states_that_are_all_damaged_are_an_error_not_a_fresh_start(run_dir):
     for path in run_dir.rglob("manifest.json"):
         path.unlink()
@@ -151,6 +168,7 @@ def test_dying_at_any_file_operation_of_a_save_leaves_a_sound_state(
             save_state(state, run_dir)
         except DeathError:
             assert remaining() <= 0
+    remove_leftovers(run_dir)
     saved, faults = load_newest_state(run_dir)
     assert saved.step in (2, 3)
     assert not faults

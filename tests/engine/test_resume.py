@@ -16,7 +16,7 @@ from resnet_cifar100.engine.checkpoint import load_newest_state
 from resnet_cifar100.engine.state import TrainState
 from resnet_cifar100.engine.step import train_step
 from resnet_cifar100.engine.trainer import fit
-from resnet_cifar100.errors import CheckpointError, InterruptedRunError
+from resnet_cifar100.errors import CheckpointError, ConfigError, InterruptedRunError
 
 
 class StoppedError(Exception):
@@ -156,6 +156,36 @@ def test_a_run_killed_before_its_first_save_starts_again_and_says_so(
         fit(tiny_config, tiny_dataset, tmp_path / "early", console)
     assert "No state was saved" in output.get()
     assert fingerprint(tmp_path / "early") == uninterrupted
+
+
+def test_fewer_epochs_than_are_begun_are_refused(
+    tiny_config, tiny_dataset, tmp_path, console, monkeypatch
+):
+    config = dataclasses.replace(tiny_config, checkpoint_minutes=0)
+    with monkeypatch.context() as patch:
+        stop_at(patch, 12)
+        with pytest.raises(StoppedError):
+            fit(config, tiny_dataset, tmp_path / "run", console)
+    with pytest.raises(ConfigError, match="at least 2"):
+        fit(dataclasses.replace(config, epochs=1), tiny_dataset, tmp_path / "run", console)
+    record = fit(dataclasses.replace(config, epochs=2), tiny_dataset, tmp_path / "run", console)
+    assert len(record.history.epochs) == 2
+
+
+@pytest.mark.slow
+def test_a_compiled_run_resumes_to_the_same_bits(
+    tiny_config, tiny_dataset, tmp_path, console, monkeypatch
+):
+    config = dataclasses.replace(tiny_config, compile=True, epochs=2, checkpoint_minutes=0)
+    fit(config, tiny_dataset, tmp_path / "straight", console)
+    with monkeypatch.context() as patch:
+        stop_at(patch, 5)
+        with pytest.raises(StoppedError):
+            fit(config, tiny_dataset, tmp_path / "killed", console)
+    torch.compiler.reset()
+    torch.manual_seed(999)
+    fit(config, tiny_dataset, tmp_path / "killed", console)
+    assert fingerprint(tmp_path / "killed") == fingerprint(tmp_path / "straight")
 
 
 def test_a_finished_run_resumes_to_its_result(tiny_config, tiny_dataset, tmp_path, console):

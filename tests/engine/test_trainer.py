@@ -110,6 +110,22 @@ def test_a_loss_that_is_not_finite_stops_the_run_at_its_step_and_keeps_the_last_
     assert f"step {step}" in config.log_file.read_text()
 
 
+def test_weights_that_blow_up_in_the_last_step_never_reach_the_best_model(
+    tiny_config, tiny_dataset, tmp_path, console, monkeypatch
+):
+    def step_and_poison(state, images, labels):
+        train_step(state, images, labels)
+        if state.step == 16:
+            with torch.no_grad():
+                state.model.head.bias[0] = float("inf")
+
+    monkeypatch.setattr(trainer, "train_step", step_and_poison)
+    with pytest.raises(NonFiniteError, match="step 16"):
+        fit(tiny_config, tiny_dataset, tmp_path / "run", console)
+    assert load_bundle(tiny_config.checkpoint_path).provenance["metrics"]["epoch"] == 0
+    assert len(load_record(tmp_path / "run").history.epochs) == 1
+
+
 def test_a_step_learns_a_batch_by_heart(tiny_config, tiny_dataset):
     config = dataclasses.replace(tiny_config, dropout=0.0, warmup_epochs=0, epochs=100, lr=0.1)
     train, _ = training_splits(tiny_dataset, config)
