@@ -120,7 +120,9 @@ class Config:
             self._check(name, getattr(self, name) in values, f"one of {', '.join(values)}")
         self._check("dropout", 0 <= self.dropout < 1, "in [0, 1)")
         self._check("image_size", 8 <= self.image_size <= IMAGE_SIZE, "in 8 to 32")
-        self._check("val_size", _is_share(self.val_size, 40_000), "0 or a multiple of 100 in 100 to 40000")
+        self._check(
+            "val_size", _is_share(self.val_size, 40_000), "0 or a multiple of 100 in 100 to 40000"
+        )
         most = 50_000 - self.val_size
         self._check(
             "train_size",

@@ -113,7 +113,9 @@ def environment(notes: Sequence[str] = ()) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "runtime": list(notes),
-        "command": " ".join(["python", Path(sys.argv[0]).name, *map(_without_folder, sys.argv[1:])]),
+        "command": " ".join(
+            ["python", Path(sys.argv[0]).name, *map(_without_folder, sys.argv[1:])]
+        ),
     }
 
 

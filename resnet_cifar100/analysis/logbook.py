@@ -5,7 +5,6 @@ from datetime import date
 from pathlib import Path
 
 from resnet_cifar100.analysis.figures import save_curves
-from resnet_cifar100.config import Config
 from resnet_cifar100.engine.record import load_record
 from resnet_cifar100.engine.report import render_markdown
 from resnet_cifar100.errors import CheckpointError, ConfigError
@@ -25,9 +24,12 @@ def publish_run(run_dir: Path, name: str, records: Path) -> Path:
     out = records / f"{date.today():%Y-%m-%d}_{name}"
     if out.exists():
         raise ConfigError(f"{out} exists already; records are never overwritten")
+    config = record.config
     record.config = dataclasses.replace(
-        record.config,
-        **{name: Path(getattr(record.config, name).name) for name in _absolute_paths(record.config)},
+        config,
+        data_dir=_bare(config.data_dir),
+        checkpoint_path=_bare(config.checkpoint_path),
+        log_file=_bare(config.log_file),
     )
     record.save(out)
     save_curves(record, out / "curves.png")
@@ -36,7 +38,6 @@ def publish_run(run_dir: Path, name: str, records: Path) -> Path:
     return out
 
 
-def _absolute_paths(config: Config) -> list[str]:
-    """Return the settings that name a place on the machine of the run, which is nobody's business."""
-    names = [field.name for field in dataclasses.fields(config) if field.type is Path]
-    return [name for name in names if getattr(config, name).is_absolute()]
+def _bare(path: Path) -> Path:
+    """Return an absolute path without its folders: where things lay on a machine is not published."""
+    return Path(path.name) if path.is_absolute() else path

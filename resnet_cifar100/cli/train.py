@@ -52,7 +52,7 @@ def train(argv: Sequence[str]) -> None:
         record = fit(config, dataset, run_dir, console)
     except torch.OutOfMemoryError as error:
         raise ConfigError(
-            f"{config.device} ran out of memory: try a smaller --batch-size than {config.batch_size}"
+            f"the GPU ran out of memory: try a --batch-size smaller than {config.batch_size}"
         ) from error
     except InterruptedRunError as error:
         advice = f"Go on with: {python_command()} train.py --resume --run-dir {run_dir}"

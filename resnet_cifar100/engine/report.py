@@ -51,9 +51,7 @@ def result_rows(record: RunRecord) -> list[tuple[str, str]]:
     elif epochs:
         best = record.history.best_epoch("test/top1")
         text = f"{epochs[best]['test/top1']:.2%}"
-        rows.append(
-            (f"Highest test top-1 on the way (epoch {best + 1}, chooses nothing)", text)
-        )
+        rows.append((f"Highest test top-1 on the way (epoch {best + 1}, chooses nothing)", text))
     if epochs:
         rows.append(
             ("Train top-1, last epoch, augmented images", f"{epochs[-1]['train/top1']:.2%}")
