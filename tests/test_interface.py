@@ -173,7 +173,7 @@ def test_sample_pictures_of_the_real_test_set_are_its_pixels(tmp_path, real_data
     ("flags", "words"),
     [
         (["--lr", "-1"], ["--lr", "-1.0", "positive"]),
-        (["--batch-size", "0"], ["--batch-size", "0", "1 to 50000"]),
+        (["--batch-size", "0"], ["--batch-size", "0", "2 to 50000"]),
         (["--batch-size", "many"], ["batch-size", "many"]),
         (["--model", "resnet9000"], ["--model", "resnet9000", "resnet44v2"]),
         (["--recipe", "slow"], ["--recipe", "slow", "quick"]),

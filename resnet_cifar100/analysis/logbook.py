@@ -39,5 +39,5 @@ def publish_run(run_dir: Path, name: str, records: Path) -> Path:
 
 
 def _bare(path: Path) -> Path:
-    """Return an absolute path without its folders: where things lay on a machine is not published."""
+    """Return an absolute path without its folders: where things lay is not published."""
     return Path(path.name) if path.is_absolute() else path
