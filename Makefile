@@ -37,9 +37,10 @@ bench-cpu: .venv/.ready ## a training step beside the plain PyTorch loop, as a r
 	$(PYTHON) -m venv .venv >/dev/null 2>&1 || $(PYTHON) -m venv --clear --without-pip .venv
 
 .venv/.ready: requirements.txt | .venv/bin/python
-	$(PYTHON) -m pip --python $(PY) install --quiet -r requirements.txt
+	@echo "Installing into .venv, which takes a minute or more ..."
+	@$(PYTHON) -m pip --python $(PY) install --quiet -r requirements.txt
 	@touch $@
 
 .venv/.ready-dev: requirements-dev.txt .venv/.ready
-	$(PYTHON) -m pip --python $(PY) install --quiet -r requirements-dev.txt
+	@$(PYTHON) -m pip --python $(PY) install --quiet -r requirements-dev.txt
 	@touch $@

@@ -47,9 +47,8 @@ def evaluate(
             "--split val needs a run that held images out (train with --val-size 5000)"
         )
     metrics = measure(bundle.to(target).logits, chosen.to(target))
-    table = Table(
-        title=f"{checkpoint_path} on {dataset.title} {split} ({len(chosen.labels):,} images)"
-    )
+    say(f"{checkpoint_path} on {dataset.title} {split} ({len(chosen.labels):,} images)")
+    table = Table()
     for name in ("top-1", "top-5", "loss"):
         table.add_column(name, justify="right")
     table.add_row(f"{metrics.top1:.2%}", f"{metrics.top5:.2%}", f"{metrics.loss:.4f}")
