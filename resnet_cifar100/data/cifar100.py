@@ -55,10 +55,10 @@ def load_dataset(config: Config) -> Dataset:
         except DataError as error:
             if config.dataset == "cifar100":
                 raise
-            reason = str(error).splitlines()[0]
+            reason = str(error).splitlines()[0].rstrip(".")
             return _load_synthetic(
                 config.data_dir,
-                f"CIFAR-100 cannot be had ({reason}) so this run uses SYNTHETIC data, "
+                f"CIFAR-100 cannot be had ({reason}), so this run uses SYNTHETIC data, "
                 "drawn shapes. None of its figures says anything about CIFAR-100.",
             )
     return read_dataset(folder, title="CIFAR-100")
