@@ -9,16 +9,11 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin
 
 from resnet_cifar100.constants import ARCHIVE_URL, IMAGE_SIZE, NUM_CLASSES
 from resnet_cifar100.errors import ConfigError
 
-CHOICES = {
-    "dataset": ("auto", "cifar100", "synthetic"),
-    "schedule": ("cosine", "linear", "constant"),
-    "precision": ("auto", "fp32", "bf16"),
-}
 BEST_MODEL = Path("checkpoints/best_model.pth")
 
 
@@ -116,8 +111,11 @@ class Config:
         Raises:
             ConfigError: naming the field, its value and the allowed range.
         """
-        for name, values in CHOICES.items():
-            self._check(name, getattr(self, name) in values, f"one of {', '.join(values)}")
+        for field in dataclasses.fields(self):
+            if get_origin(field.type) is Literal:
+                choices = get_args(field.type)
+                is_known = getattr(self, field.name) in choices
+                self._check(field.name, is_known, f"one of {', '.join(choices)}")
         self._check("dropout", 0 <= self.dropout < 1, "in [0, 1)")
         self._check("image_size", 8 <= self.image_size <= IMAGE_SIZE, "in 8 to 32")
         self._check(

@@ -22,20 +22,15 @@ def save_curves(record: RunRecord, path: Path) -> None:
         _draw_loss(loss, record)
         _draw_accuracy(accuracy, record)
         _draw_lr(lr, record)
-        banner = "   SYNTHETIC data, not CIFAR-100" if record.title == "SYNTHETIC" else ""
         config = record.config
         figure.suptitle(
-            f"{config.model} on {record.title}, recipe {config.recipe}, seed {config.seed}{banner}",
+            f"{config.model} on {record.title}, recipe {config.recipe}, seed {config.seed}",
             fontsize=12,
             fontweight="bold",
         )
         picture = io.BytesIO()
         figure.savefig(picture, format="png", dpi=110)
     replace_file(path, picture.getvalue())
-
-
-def _held_out(record: RunRecord) -> str:
-    return "val" if "val/top1" in record.history.epochs[0] else "test"
 
 
 def _epoch_axis(axes: Axes, record: RunRecord, title: str, label: str) -> None:
@@ -52,7 +47,7 @@ def _draw_loss(axes: Axes, record: RunRecord) -> None:
     at = [row["step"] / record.steps_per_epoch for row in steps]
     axes.plot(at, [row["train/loss"] for row in steps], color=TRAIN, lw=1.2, label="train")
     if epochs:
-        split = _held_out(record)
+        split = record.history.held_out
         ends = [row["epoch"] + 1 for row in epochs]
         axes.plot(
             ends, [row[f"{split}/loss"] for row in epochs], "o-", ms=3, color=HELD_OUT, label=split
@@ -67,7 +62,7 @@ def _draw_accuracy(axes: Axes, record: RunRecord) -> None:
     axes.set_ylim(0, 100)
     if not epochs:
         return
-    split = _held_out(record)
+    split = record.history.held_out
     ends = [row["epoch"] + 1 for row in epochs]
     for key, style, color, label in [
         ("train/top1", "o-", TRAIN, "train top-1 (augmented)"),
@@ -76,16 +71,7 @@ def _draw_accuracy(axes: Axes, record: RunRecord) -> None:
     ]:
         axes.plot(ends, [100 * row[key] for row in epochs], style, ms=3, color=color, label=label)
     if record.result:
-        top1 = 100 * record.result["test/top1"]
-        axes.annotate(
-            f"test {top1:.2f}%",
-            (record.result["epoch"] + 1, top1),
-            textcoords="offset points",
-            xytext=(-6, 8),
-            ha="right",
-            color=HELD_OUT,
-            fontweight="bold",
-        )
+        axes.set_title(f"Accuracy: test top-1 {record.result['test/top1']:.2%}")
     axes.legend(frameon=False, loc="best")
 
 

@@ -43,9 +43,8 @@ class EpochProgress:
         text = f"loss {loss:.3f}  lr {lr:.4f}  {images_per_s:,.0f} images/s"
         self.progress.update(self.task, live=text)
 
-    def epoch(self, row: dict[str, float], *, epochs: int, title: str) -> None:
-        """Print the line of a finished epoch; `title` is that of the data set."""
-        split = "val" if "val/top1" in row else "test"
+    def epoch(self, row: dict[str, float], *, epochs: int, split: str, title: str) -> None:
+        """Print the line of a finished epoch, measured on `split` of the data set with `title`."""
         self.console.print(
             f"{'SYNTHETIC ' if title == 'SYNTHETIC' else ''}epoch {row['epoch'] + 1:>3.0f}/{epochs}"
             f"  train loss {row['train/loss']:.4f}  train {row['train/top1']:7.2%}"

@@ -45,7 +45,7 @@ def result_rows(record: RunRecord) -> list[tuple[str, str]]:
             ("Test top-5", f"{record.result['test/top5']:.2%}"),
             ("Test loss", f"{record.result['test/loss']:.4f}"),
         ]
-    if epochs and "val/top1" in epochs[0]:
+    if epochs and record.history.held_out == "val":
         best = record.history.best_epoch("val/top1")
         rows.append((f"Best val top-1 (epoch {best + 1})", f"{epochs[best]['val/top1']:.2%}"))
     elif epochs:
@@ -94,7 +94,7 @@ def _results(record: RunRecord) -> str:
 def _epochs(record: RunRecord) -> str:
     if not record.history.epochs:
         return "No epoch is finished yet.\n"
-    split = "val" if "val/top1" in record.history.epochs[0] else "test"
+    split = record.history.held_out
     head = ["Epoch", "Train loss", "Train top-1", f"{split.title()} loss", f"{split.title()} top-1"]
     head += [f"{split.title()} top-5", "Learning rate", "Images/s", "Time"]
     rows = [
@@ -136,7 +136,12 @@ def _settings(record: RunRecord) -> str:
 
 def _environments(record: RunRecord) -> str:
     sessions = [
-        markdown_table(["Session", str(number)], [(key, value) for key, value in session.items()])
+        markdown_table(["Session", str(number)], [(k, _cell(v)) for k, v in session.items()])
         for number, session in enumerate(record.environments, start=1)
     ]
     return "\n".join(sessions)
+
+
+def _cell(value: object) -> object:
+    """Return sentences, such as the notes of the runtime, as running text."""
+    return " ".join(map(str, value)) if isinstance(value, list) else value

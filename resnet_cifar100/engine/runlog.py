@@ -136,8 +136,14 @@ class RunLog:
 
     def epoch(self, row: Row) -> None:
         """Add the row of a finished epoch."""
-        self.state.history.epochs.append(row)
-        self.progress.epoch(row, epochs=self.state.config.epochs, title=self.record.title)
+        history = self.state.history
+        history.epochs.append(row)
+        self.progress.epoch(
+            row,
+            epochs=self.state.config.epochs,
+            split=history.held_out,
+            title=self.record.title,
+        )
         if self.tensorboard:
             for key, value in row.items():
                 self.tensorboard.add_scalar(key, value, self.state.step)

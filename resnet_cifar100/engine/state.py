@@ -26,6 +26,11 @@ class History:
     steps: list[dict[str, float]] = field(default_factory=list)
     train_seconds: float = 0.0  # in training steps alone, over all sessions of the run
 
+    @property
+    def held_out(self) -> str:
+        """The split that each epoch is measured on: val where images were held out, else test."""
+        return "val" if self.epochs and "val/top1" in self.epochs[0] else "test"
+
     def best_epoch(self, key: str) -> int:
         """Return the index of the epoch with the highest `key`, the earliest of equals."""
         return max(range(len(self.epochs)), key=lambda epoch: self.epochs[epoch][key])
