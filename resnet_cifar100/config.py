@@ -22,6 +22,7 @@ class ModelConfig:
     """What it takes to build a network again; travels with its weights."""
 
     name: str = "resnet44v2"
+    width: float = 1.0
     dropout: float = 0.1
     image_size: int = IMAGE_SIZE
     num_classes: int = NUM_CLASSES
@@ -32,14 +33,20 @@ class Config:
     """Settings of one training run."""
 
     recipe: str = "reference"
-    """Named set of defaults for everything below: reference, quick or smoke."""
+    """Named set of defaults for everything below: fast, quick, reference or smoke."""
 
     model: str = "resnet44v2"
     """Network by name; `python -m resnet_cifar100 info` lists them."""
+    width: float = 1.0
+    """Multiplies the channels of every stage, rounded to a multiple of 16; 0.25 to 8."""
     dropout: float = 0.1
     """Share of the pooled features dropped before the last layer, in [0, 1)."""
     image_size: int = IMAGE_SIZE
     """Side in pixels that the network trains and predicts at, 8 to 32; smaller is faster."""
+    early_sizes: tuple[int, ...] = ()
+    """Smaller sides to train at first, one after another (for example 20 24); none by default."""
+    early_shares: tuple[float, ...] = ()
+    """Share of all steps after which each of the early sizes ends (for example 0.15 0.5)."""
 
     dataset: Literal["auto", "cifar100", "synthetic"] = "cifar100"
     """auto is CIFAR-100 where it can be had, else drawn pictures, labelled SYNTHETIC throughout."""
@@ -52,22 +59,34 @@ class Config:
     train_size: int = 0
     """Use only this many training images (class-balanced), for quick experiments; 0 uses all."""
     crop_padding: int = 4
-    """Pixels of zero padding around an image before a random crop, 0 to 16."""
+    """Pixels of padding around an image before a random crop, 0 to 16."""
+    crop_fill: Literal["zeros", "reflect"] = "zeros"
+    """What the padding is made of: black pixels, or the image mirrored at its edge."""
     flip: bool = True
     """Mirror each training image with probability one half."""
+    alternating_flip: bool = False
+    """Draw the mirrored half once, then swap the halves every epoch, instead of drawing anew."""
 
     batch_size: int = 128
     """Images per step."""
     epochs: int = 100
     """Passes over the training images."""
+    optimizer: Literal["sgd", "muon"] = "sgd"
+    """sgd for every parameter; or muon for the filters of convolutions, and sgd for the rest."""
+    muon_lr: float = 0.18
+    """Peak learning rate of Muon."""
+    muon_momentum: float = 0.6
+    """Nesterov momentum of Muon, in [0, 1)."""
     lr: float = 0.1
-    """Peak learning rate."""
+    """Peak learning rate of SGD."""
     momentum: float = 0.9
     """Momentum of SGD, in [0, 1)."""
     nesterov: bool = False
     """Use Nesterov momentum."""
     weight_decay: float = 5e-4
-    """L2 penalty on every parameter."""
+    """L2 penalty of SGD."""
+    decay_norms: bool = True
+    """Put the L2 penalty on the weights of norms and on biases too."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     """How the learning rate falls from its peak to zero."""
     warmup_epochs: float = 0.0
@@ -86,7 +105,7 @@ class Config:
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Precision of the forward pass; auto is bf16 on a CUDA device that has it, else fp32."""
+    """Precision of the forward pass; auto is bf16 where the device has it and is faster with it."""
     compile: bool = False
     """Compile the network with torch.compile (needs a C++ compiler on a CPU)."""
     num_threads: int = 0
@@ -116,8 +135,10 @@ class Config:
                 choices = get_args(field.type)
                 is_known = getattr(self, field.name) in choices
                 self._check(field.name, is_known, f"one of {', '.join(choices)}")
+        self._check("width", 0.25 <= self.width <= 8, "in 0.25 to 8")
         self._check("dropout", 0 <= self.dropout < 1, "in [0, 1)")
         self._check("image_size", 8 <= self.image_size <= IMAGE_SIZE, "in 8 to 32")
+        self._check_early_sizes()
         self._check(
             "val_size", _is_share(self.val_size, 40_000), "0 or a multiple of 100 in 100 to 40000"
         )
@@ -130,6 +151,8 @@ class Config:
         self._check("crop_padding", 0 <= self.crop_padding <= 16, "in 0 to 16")
         self._check("batch_size", 2 <= self.batch_size <= 50_000, "in 2 to 50000")
         self._check("epochs", 1 <= self.epochs <= 100_000, "in 1 to 100000")
+        self._check("muon_lr", 0 < self.muon_lr < math.inf, "a positive number")
+        self._check("muon_momentum", 0 <= self.muon_momentum < 1, "in [0, 1)")
         self._check("lr", 0 < self.lr < math.inf, "a positive number")
         self._check("momentum", 0 <= self.momentum < 1, "in [0, 1)")
         self._check("nesterov", self.momentum > 0 or not self.nesterov, "false where momentum is 0")
@@ -153,6 +176,22 @@ class Config:
             "checkpoint_path", self.checkpoint_path.suffix == ".pth", "a file name ending in .pth"
         )
 
+    def _check_early_sizes(self) -> None:
+        sizes, shares = self.early_sizes, self.early_shares
+        is_rising = [*sizes, self.image_size] == sorted({*sizes, self.image_size})
+        self._check(
+            "early_sizes",
+            is_rising and all(size >= 8 for size in sizes),
+            f"rising, from 8 to below --image-size {self.image_size}",
+        )
+        self._check(
+            "early_shares",
+            len(shares) == len(sizes)
+            and list(shares) == sorted(set(shares))
+            and all(0 < share < 1 for share in shares),
+            f"{len(sizes)} rising shares in (0, 1), one for each of --early-sizes",
+        )
+
     def _check(self, field: str, is_valid: bool, allowed: str) -> None:
         if not is_valid:
             flag = field.replace("_", "-")
@@ -161,7 +200,12 @@ class Config:
     @property
     def model_config(self) -> ModelConfig:
         """The part of the settings that describes the network."""
-        return ModelConfig(name=self.model, dropout=self.dropout, image_size=self.image_size)
+        return ModelConfig(
+            name=self.model,
+            width=self.width,
+            dropout=self.dropout,
+            image_size=self.image_size,
+        )
 
     def to_json(self) -> str:
         """Return the settings as JSON text; paths become strings."""
@@ -181,9 +225,12 @@ class Config:
         fields = {field.name: field for field in dataclasses.fields(cls)}
         if unknown := sorted(values.keys() - fields.keys()):
             raise ConfigError(f"unknown settings: {', '.join(unknown)}")
-        paths = {name for name, field in fields.items() if field.type is Path}
         try:
-            values |= {name: Path(values[name]) for name in paths & values.keys()}
+            for name, value in values.items():
+                if fields[name].type is Path:
+                    values[name] = Path(value)
+                elif get_origin(fields[name].type) is tuple:
+                    values[name] = tuple(value)
             return cls(**values)
         except TypeError as error:
             raise ConfigError(f"a setting has a value of the wrong type: {error}") from error

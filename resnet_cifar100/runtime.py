@@ -1,5 +1,7 @@
 """The machine a run stands on: device, precision, threads, compilation, and a stamp of it all."""
 
+import contextlib
+import ctypes
 import os
 import platform
 import subprocess
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 from resnet_cifar100 import __version__
 from resnet_cifar100.config import Config
 from resnet_cifar100.errors import ConfigError
+from resnet_cifar100.parallel import local_device, world_size
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,8 @@ class Runtime:
 
     def compile(self, model: nn.Module) -> Callable[[Tensor], Tensor]:
         """Return the forward function to train with; it shares the parameters of `model`."""
-        return torch.compile(model) if self.is_compiled else model
+        # One program a size of images: with the size as a variable, convolutions lose speed.
+        return torch.compile(model, dynamic=False) if self.is_compiled else model
 
 
 def create_runtime(config: Config) -> Runtime:
@@ -43,10 +47,15 @@ def create_runtime(config: Config) -> Runtime:
     Raises:
         ConfigError: for a device that this machine does not have.
     """
-    device = choose_device(config.device)
+    device = local_device(choose_device(config.device))
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     notes = [f"Device {describe_device(device)}."]
+    if world_size() > 1:
+        notes.append(f"{world_size()} processes, each with its share of every batch.")
     if config.num_threads:
         torch.set_num_threads(config.num_threads)
+    keep_freed_memory()
     torch.manual_seed(config.seed)
     torch.set_float32_matmul_precision("high")  # TF32 on a GPU; no effect on a CPU
     torch.backends.cudnn.benchmark = True
@@ -60,6 +69,19 @@ def create_runtime(config: Config) -> Runtime:
     if is_compiled:
         notes.append("Compiled with torch.compile: the first step takes a minute or so.")
     return Runtime(device, dtype, is_compiled, tuple(notes))
+
+
+def keep_freed_memory() -> None:
+    """Let this process keep freed memory for its next tensors, where glibc manages it.
+
+    By default each large tensor is a fresh mapping that the system fills with zeros page by page
+    and takes back at once: a tenth to a sixth of a training step on a CPU.
+    """
+    m_trim_threshold, m_mmap_max = -1, -4
+    with contextlib.suppress(OSError, AttributeError):  # no glibc here, nothing to set
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(m_mmap_max, 0)
+        libc.mallopt(m_trim_threshold, -1)
 
 
 def choose_device(name: str) -> torch.device:
@@ -121,10 +143,21 @@ def environment(notes: Sequence[str] = ()) -> dict[str, Any]:
 
 def _choose_dtype(config: Config, device: torch.device) -> torch.dtype:
     if config.precision == "auto":
-        # On CPUs without AMX bf16 convolutions are slower than fp32, so a CPU stays at fp32.
-        has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-        return torch.bfloat16 if has_bf16 else torch.float32
+        return torch.bfloat16 if _is_bf16_faster(device) else torch.float32
     return {"fp32": torch.float32, "bf16": torch.bfloat16}[config.precision]
+
+
+def _is_bf16_faster(device: torch.device) -> bool:
+    """Whether the device multiplies bf16 matrices in hardware.
+
+    With AMX or AVX512-BF16 a convolution in bf16 takes about half the time of fp32; without, up to
+    twice (docs/results.md).
+    """
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type != "cpu":
+        return False
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def _compile_fault(device: torch.device) -> str:

@@ -30,7 +30,6 @@ class TrainFlags(Config):
 
 def train(argv: Sequence[str]) -> None:
     """Train a network (--recipe quick, reference or smoke), or --resume a run."""
-    config, given_dir = _training_settings(argv)
     import torch
 
     from resnet_cifar100.analysis.figures import save_curves
@@ -38,8 +37,11 @@ def train(argv: Sequence[str]) -> None:
     from resnet_cifar100.engine.runs import new_run_dir
     from resnet_cifar100.engine.trainer import fit
     from resnet_cifar100.models.summary import summarize
+    from resnet_cifar100.parallel import is_main_process
     from resnet_cifar100.runtime import choose_device
 
+    console.quiet = not is_main_process()
+    config, given_dir = _training_settings(argv)
     choose_device(config.device)  # a wrong device or network is refused before data is fetched
     summarize(config.model_config)
     dataset = load_dataset(config)
@@ -57,8 +59,9 @@ def train(argv: Sequence[str]) -> None:
     except InterruptedRunError as error:
         advice = f"Go on with: {python_command()} train.py --resume --run-dir {run_dir}"
         raise InterruptedRunError(f"{error}. {advice}", error.signal_number) from error
-    save_curves(record, run_dir / "curves.png")
-    _show_result(record, run_dir)
+    if is_main_process():
+        save_curves(record, run_dir / "curves.png")
+        _show_result(record, run_dir)
 
 
 def _training_settings(argv: Sequence[str]) -> tuple[Config, Path | None]:

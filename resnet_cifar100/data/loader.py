@@ -11,7 +11,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from resnet_cifar100.config import Config
 from resnet_cifar100.data.transforms import crop_and_flip
+from resnet_cifar100.parallel import rank, world_size
+
+LAST_EPOCH = (1 << 20) - 1  # no run is that long: its draws are free for what all epochs share
 
 
 class Split(NamedTuple):
@@ -33,27 +37,37 @@ class EpochPlan(NamedTuple):
     flips: Tensor  # (S,) bool
 
 
-def plan_epoch(size: int, *, seed: int, epoch: int, padding: int, flip: bool) -> EpochPlan:
-    """Draw an epoch as a pure function of (seed, epoch): a resumed run sees the same images."""
+def plan_epoch(
+    size: int, *, seed: int, epoch: int, padding: int, flip: bool, alternating_flip: bool = False
+) -> EpochPlan:
+    """Draw an epoch as a pure function of (seed, epoch): a resumed run sees the same images.
+
+    Alternating flip mirrors one random half of the images in even epochs, the other half in odd
+    ones, so that two epochs always show both views (Jordan 2024, section 3.6,
+    https://arxiv.org/abs/2404.00498).
+    """
     generator = torch.Generator().manual_seed((seed << 20) + epoch)
-    return EpochPlan(
-        order=torch.randperm(size, generator=generator),
-        offsets=torch.randint(0, 2 * padding + 1, (size, 2), generator=generator),
-        flips=(torch.rand(size, generator=generator) < 0.5) & flip,
-    )
+    order = torch.randperm(size, generator=generator)
+    offsets = torch.randint(0, 2 * padding + 1, (size, 2), generator=generator)
+    if alternating_flip:
+        generator.manual_seed((seed << 20) + LAST_EPOCH)
+    flips = torch.rand(size, generator=generator) < 0.5
+    if alternating_flip:  # by image, not by place in the order
+        flips = (flips ^ bool(epoch % 2))[order]
+    return EpochPlan(order, offsets, flips & flip)
 
 
 class TrainLoader:
-    """Shuffled, augmented training batches; the incomplete last batch of an epoch is dropped."""
+    """Shuffled, augmented training batches; the incomplete last batch of an epoch is dropped.
 
-    def __init__(
-        self, split: Split, *, batch_size: int, seed: int, padding: int, flip: bool
-    ) -> None:
+    Where several processes train together, each gets its own part of every batch.
+    """
+
+    def __init__(self, split: Split, config: Config) -> None:
         self.split = split
-        self.batch_size = min(batch_size, len(split.labels))
-        self.seed = seed
-        self.padding = padding
-        self.flip = flip
+        self.config = config
+        self.local_batch_size = min(config.batch_size, len(split.labels)) // world_size()
+        self.batch_size = self.local_batch_size * world_size()
 
     def __len__(self) -> int:
         """Steps per epoch."""
@@ -61,14 +75,25 @@ class TrainLoader:
 
     def batches(self, epoch: int, first_step: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield uint8 images (N,3,32,32) and labels (N,) of an epoch, from `first_step` on."""
-        device = self.split.labels.device
-        size = len(self.split.labels)
-        plan = plan_epoch(size, seed=self.seed, epoch=epoch, padding=self.padding, flip=self.flip)
+        config, device = self.config, self.split.labels.device
+        plan = plan_epoch(
+            len(self.split.labels),
+            seed=config.seed,
+            epoch=epoch,
+            padding=config.crop_padding,
+            flip=config.flip,
+            alternating_flip=config.alternating_flip,
+        )
         plan = EpochPlan(*(tensor.to(device) for tensor in plan))
         for step in range(first_step, len(self)):
-            part = slice(step * self.batch_size, (step + 1) * self.batch_size)
+            first = step * self.batch_size + rank() * self.local_batch_size
+            part = slice(first, first + self.local_batch_size)
             chosen = plan.order[part]
             images = crop_and_flip(
-                self.split.images[chosen], plan.offsets[part], plan.flips[part], self.padding
+                self.split.images[chosen],
+                plan.offsets[part],
+                plan.flips[part],
+                config.crop_padding,
+                config.crop_fill,
             )
             yield images, self.split.labels[chosen]

@@ -24,6 +24,7 @@ from torch import Tensor
 from resnet_cifar100.config import Config
 from resnet_cifar100.engine.state import History, TrainState
 from resnet_cifar100.errors import CheckpointError, ConfigError
+from resnet_cifar100.parallel import is_main_process
 from resnet_cifar100.storage import sha256_of, sync_folder, write_durably
 
 FORMAT = 1
@@ -59,6 +60,8 @@ class SavedState:
 def save_state(state: TrainState, run_dir: Path) -> Path:
     """Write `state` below `run_dir`, drop the oldest beyond `keep_checkpoints`, return its folder.
 
+    Of several processes only the main one writes.
+
     Raises:
         CheckpointError: where it cannot be written; earlier states are untouched.
         NonFiniteError: for weights that are not finite.
@@ -70,13 +73,15 @@ def save_state(state: TrainState, run_dir: Path) -> Path:
         "history": dataclasses.asdict(state.history),
     }
     state.check_finite()
+    final = run_dir / "state" / f"step_{state.step:08d}"
+    if not is_main_process():
+        return final
     files = {
         TENSORS: safetensors.torch.save(state.tensors()),
         STATE: json.dumps(description, indent=1).encode(),
     }
     facts = {name: _facts(content) for name, content in files.items()}
     files[MANIFEST] = json.dumps({"format": FORMAT, "files": facts}, indent=1).encode()
-    final = run_dir / "state" / f"step_{state.step:08d}"
     temporary = final.with_name(f".{final.name}.{os.getpid()}.tmp")
     try:
         temporary.mkdir(parents=True)

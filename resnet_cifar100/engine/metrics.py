@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from resnet_cifar100.parallel import mean_over_processes, world_size
+
 
 @dataclass(frozen=True)
 class Metrics:
@@ -53,5 +55,9 @@ class EpochLosses:
 
     def read(self, first: int, last: int) -> list[float]:
         """Return the losses of the steps first..last-1 of the epoch; waits for the device."""
-        losses: list[float] = self.losses[first:last].tolist()
+        losses: list[float] = mean_over_processes(self.losses[first:last]).tolist()
         return losses
+
+    def top1(self, images: int) -> float:
+        """Return the share of hits among the `images` of all processes; waits for the device."""
+        return mean_over_processes(self.hits).item() * world_size() / images

@@ -1,36 +1,103 @@
-"""The optimizer, and the learning rate as a function of the step."""
+"""The optimizers: SGD, and Muon for the filters of convolutions."""
 
-import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from resnet_cifar100.config import Config
 
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+NEWTON_SCHULZ_STEPS = 3
 
-def create_optimizer(model: nn.Module, config: Config) -> torch.optim.Optimizer:
-    """Return SGD over all parameters of `model`; its learning rate is set anew at each step."""
-    return torch.optim.SGD(
-        model.parameters(),
+
+def create_optimizers(
+    model: nn.Module, config: Config, dtype: torch.dtype = torch.float32
+) -> list[torch.optim.Optimizer]:
+    """Return the optimizers that share the parameters of `model` out among them.
+
+    Muon multiplies its matrices in `dtype`. Each group keeps its peak learning rate as
+    `initial_lr`; `lr` is set anew at each step.
+    """
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    is_cuda = parameters[0].device.type == "cuda"
+    optimizers: list[torch.optim.Optimizer] = []
+    if config.optimizer == "muon":
+        filters = [p for p in parameters if p.ndim == 4]
+        parameters = [p for p in parameters if p.ndim != 4]
+        optimizers.append(Muon(filters, config.muon_lr, config.muon_momentum, dtype))
+    undecayed = [p for p in parameters if p.ndim == 1 and not config.decay_norms]
+    decayed = [p for p in parameters if p.ndim > 1 or config.decay_norms]
+    groups: list[dict[str, Any]] = [
+        {"params": decayed},
+        {"params": undecayed, "weight_decay": 0.0},
+    ]
+    sgd = torch.optim.SGD(
+        [group for group in groups if group["params"]],
         lr=config.lr,
         momentum=config.momentum,
         nesterov=config.nesterov,
         weight_decay=config.weight_decay,
+        fused=is_cuda,
     )
+    optimizers.append(sgd)
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["initial_lr"] = group["lr"]
+            if is_cuda:  # as a tensor, which a captured graph reads anew at each step
+                group["lr"] = torch.tensor(group["lr"], device=parameters[0].device)
+    return optimizers
 
 
-def lr_at(step: int, config: Config, *, steps_per_epoch: int) -> float:
-    """Return the learning rate of a 0-based step.
+class Muon(torch.optim.Optimizer):
+    """Nesterov momentum whose update of each filter bank is made orthogonal.
 
-    A linear rise over the warm-up ends at the peak; from there cosine (Loshchilov and Hutter 2017,
-    https://arxiv.org/abs/1608.03983) or a straight line falls to zero at the end of the last epoch.
+    Jordan et al. 2024, https://kellerjordan.github.io/posts/muon, with the three Newton-Schulz
+    steps and the constant norm of airbench: each bank (D,C,k,k) is kept at the norm sqrt(D), so
+    that the learning rate alone says how far it turns.
     """
-    warmup_steps = round(config.warmup_epochs * steps_per_epoch)
-    if step < warmup_steps:
-        return config.lr * (step + 1) / (warmup_steps + 1)
-    progress = (step - warmup_steps) / (config.epochs * steps_per_epoch - warmup_steps)
-    if config.schedule == "cosine":
-        return config.lr * 0.5 * (1 + math.cos(math.pi * progress))
-    if config.schedule == "linear":
-        return config.lr * (1 - progress)
-    return config.lr
+
+    def __init__(
+        self, filters: list[nn.Parameter], lr: float, momentum: float, dtype: torch.dtype
+    ) -> None:
+        super().__init__(filters, {"lr": lr, "momentum": momentum})
+        self.dtype = dtype
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
+        """Move every filter bank that has a gradient; banks of one shape go together."""
+        for group in self.param_groups:
+            by_shape: dict[torch.Size, list[tuple[Tensor, Tensor]]] = {}
+            for bank in group["params"]:
+                if bank.grad is not None:
+                    direction = self._add_momentum(bank, bank.grad, group["momentum"])
+                    by_shape.setdefault(bank.shape, []).append((bank, direction))
+            for shape, alike in by_shape.items():
+                matrices = torch.stack([direction.flatten(1) for _, direction in alike])
+                updates = orthogonalize(matrices.to(self.dtype)).to(matrices.dtype)
+                for (bank, _), update in zip(alike, updates, strict=True):
+                    bank.mul_(shape[0] ** 0.5 / bank.norm())
+                    bank.sub_(group["lr"] * update.view(shape))
+
+    def _add_momentum(self, bank: Tensor, gradient: Tensor, momentum: float) -> Tensor:
+        """Add the gradient to its moving sum; return the Nesterov step."""
+        slots = self.state[bank]
+        if "momentum_buffer" not in slots:
+            slots["momentum_buffer"] = torch.zeros_like(bank)
+        moving: Tensor = slots["momentum_buffer"].mul_(momentum).add_(gradient)
+        return moving.mul(momentum).add_(gradient)
+
+
+def orthogonalize(matrices: Tensor) -> Tensor:
+    """Return matrices (B,M,N) with their singular values moved towards 1, roughly to 0.7..1.2.
+
+    An odd polynomial of each matrix, applied again and again (Newton-Schulz); no decomposition.
+    """
+    a, b, c = NEWTON_SCHULZ
+    x: Tensor = matrices if matrices.shape[1] <= matrices.shape[2] else matrices.mT
+    x /= x.norm(dim=(1, 2), keepdim=True) + 1e-7
+    for _ in range(NEWTON_SCHULZ_STEPS):
+        gram: Tensor = x @ x.mT
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x if x.shape[1:] == matrices.shape[1:] else x.mT

@@ -58,6 +58,7 @@ class RunRecord:
             "multiply_adds": self.multiply_adds,
             "steps_per_epoch": self.steps_per_epoch,
             "train_seconds": self.history.train_seconds,
+            "warmup_seconds": self.history.warmup_seconds,
             "result": self.result,
         }
         replace_file(folder / "run.json", json.dumps(summary, indent=2) + "\n")
@@ -75,6 +76,7 @@ def load_record(folder: Path) -> RunRecord:
             epochs=_read_rows(folder / "metrics.jsonl"),
             steps=_read_rows(folder / "steps.jsonl"),
             train_seconds=summary.pop("train_seconds"),
+            warmup_seconds=summary.pop("warmup_seconds", 0.0),
         )
         return RunRecord(
             config=Config.from_json((folder / "config.json").read_text()),

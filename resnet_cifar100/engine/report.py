@@ -59,6 +59,8 @@ def result_rows(record: RunRecord) -> list[tuple[str, str]]:
         seconds = epochs[-1]["train_seconds"]
         images = sum(row["speed/images_per_s"] * _epoch_seconds(record, row) for row in epochs)
         rows.append(("Training time, evaluation apart", duration(seconds)))
+        if warmup := record.history.warmup_seconds:
+            rows.append(("Compilation before the first step, not counted above", duration(warmup)))
         rows.append(("Images per second", f"{images / seconds:,.0f}"))
     rows.append(("Parameters", f"{record.parameters:,}"))
     rows.append(("Multiply-adds per image", f"{record.multiply_adds / 1e6:,.1f} M"))

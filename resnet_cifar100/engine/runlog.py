@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
 
-from resnet_cifar100.engine.optim import lr_at
 from resnet_cifar100.engine.progress import EpochProgress
 from resnet_cifar100.engine.record import Row, RunRecord, load_record
 from resnet_cifar100.engine.report import render_markdown
+from resnet_cifar100.engine.schedule import lr_at
 from resnet_cifar100.engine.state import TrainState
 from resnet_cifar100.errors import (
     CheckpointError,
@@ -22,6 +22,7 @@ from resnet_cifar100.errors import (
     NonFiniteError,
 )
 from resnet_cifar100.models.summary import summarize
+from resnet_cifar100.parallel import is_main_process
 from resnet_cifar100.runtime import environment
 from resnet_cifar100.storage import replace_file
 
@@ -47,7 +48,9 @@ class RunLog:
             history=state.history,
         )
         self.progress = EpochProgress(state, console)
-        self.tensorboard = _tensorboard_writer(run_dir, state) if state.config.tensorboard else None
+        self.tensorboard = None
+        if state.config.tensorboard and is_main_process():
+            self.tensorboard = _tensorboard_writer(run_dir, state)
         if self.tensorboard:
             self.tensorboard.add_text("dataset", title)
         self.started = time.perf_counter()
@@ -82,7 +85,9 @@ class RunLog:
                     self.progress.console.print(f"Since the last session: {change}.", markup=False)
 
     def write(self) -> None:
-        """Bring the files up to date."""
+        """Bring the files up to date; of several processes, the main one does."""
+        if not is_main_process():
+            return
         self.record.save(self.run_dir)
         replace_file(self.state.config.log_file, render_markdown(self.record))
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -12,10 +13,17 @@ from resnet_cifar100.data.loader import TrainLoader
 from resnet_cifar100.data.transforms import Preprocess
 from resnet_cifar100.engine.ema import Ema
 from resnet_cifar100.engine.metrics import EpochLosses
-from resnet_cifar100.engine.optim import create_optimizer
+from resnet_cifar100.engine.optim import create_optimizers
 from resnet_cifar100.errors import NonFiniteError
 from resnet_cifar100.models.factory import create_model
+from resnet_cifar100.models.speednet import SpeedNet
+from resnet_cifar100.parallel import share_gradients
 from resnet_cifar100.runtime import Runtime
+
+if TYPE_CHECKING:
+    from resnet_cifar100.engine.step import StepGraph
+
+WHITENING_IMAGES = 5000
 
 
 @dataclass
@@ -25,6 +33,7 @@ class History:
     epochs: list[dict[str, float]] = field(default_factory=list)
     steps: list[dict[str, float]] = field(default_factory=list)
     train_seconds: float = 0.0  # in training steps alone, over all sessions of the run
+    warmup_seconds: float = 0.0  # compiling and the like before the first step, over all sessions
 
     @property
     def held_out(self) -> str:
@@ -47,11 +56,12 @@ class TrainState:
     model: nn.Module
     forward: Callable[[Tensor], Tensor]
     preprocess: Preprocess
-    optimizer: torch.optim.Optimizer
+    optimizers: list[torch.optim.Optimizer]
     ema: Ema | None
     losses: EpochLosses
     history: History
     step: int = 0
+    graphs: dict[int, "StepGraph"] = field(default_factory=dict)  # by size of images, on a GPU
 
     @property
     def epoch(self) -> int:
@@ -88,12 +98,22 @@ class TrainState:
         if self.ema:
             parts["ema"] = self.ema.model.state_dict()
         tensors = {f"{part}.{key}": t for part, named in parts.items() for key, t in named.items()}
-        for index, slots in self.optimizer.state_dict()["state"].items():
+        for index, slots in enumerate(self._slots()):
             tensors |= {f"optimizer.{index}.{key}": t for key, t in slots.items() if t is not None}
         tensors["rng.cpu"] = torch.get_rng_state()
         if self.runtime.device.type == "cuda":
             tensors["rng.cuda"] = torch.cuda.get_rng_state(self.runtime.device)
         return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+
+    def _slots(self) -> list[dict[str, Tensor]]:
+        """Return what the optimizers keep of each parameter, in the order of the parameters."""
+        owners = {
+            parameter: optimizer.state
+            for optimizer in self.optimizers
+            for group in optimizer.param_groups
+            for parameter in group["params"]
+        }
+        return [owners[p][p] if p in owners else {} for p in self.model.parameters()]
 
     def check_finite(self) -> None:
         """Wait for the device, and refuse weights or statistics that are NaN or infinite.
@@ -119,14 +139,17 @@ class TrainState:
             self.ema.model.load_state_dict(_part(tensors, "ema"))
         for name, tensor in _part(tensors, "losses").items():
             getattr(self.losses, name).copy_(tensor)
-        parameters = list(self.model.parameters())
-        self.optimizer.state.clear()
-        for name, tensor in _part(tensors, "optimizer").items():
-            index, slot = name.split(".", 1)
-            parameter = parameters[int(index)]
-            # The memory layout of the parameter decides which kernel adds the slot to it, and so
-            # the last bit.
-            self.optimizer.state[parameter][slot] = torch.empty_like(parameter).copy_(tensor)
+        saved = _part(tensors, "optimizer")
+        for index, (parameter, slots) in enumerate(
+            zip(self.model.parameters(), self._slots(), strict=True)
+        ):
+            names = [name for name in saved if name.startswith(f"{index}.")]
+            for slot in {*slots, *(name.split(".", 1)[1] for name in names)}:
+                # In place, where a captured graph looks for it; with the memory layout of the
+                # parameter, which decides the kernel that adds the two, and so the last bit.
+                if slots.get(slot) is None:
+                    slots[slot] = torch.empty_like(parameter)
+                slots[slot].copy_(saved.get(f"{index}.{slot}", torch.zeros(())))
         torch.set_rng_state(tensors["rng.cpu"])
         if self.runtime.device.type == "cuda" and "rng.cuda" in tensors:
             torch.cuda.set_rng_state(tensors["rng.cuda"], self.runtime.device)
@@ -139,15 +162,18 @@ def create_state(config: Config, runtime: Runtime, loader: TrainLoader) -> Train
         ConfigError: for an unknown network.
     """
     model = create_model(config.model_config).to(runtime.device)
+    preprocess = Preprocess(config.image_size).to(runtime.device)
+    if isinstance(model, SpeedNet):
+        model.whiten(preprocess(loader.split.images[:WHITENING_IMAGES]))
     return TrainState(
         config=config,
         runtime=runtime,
         steps_per_epoch=len(loader),
         batch_size=loader.batch_size,
         model=model,
-        forward=runtime.compile(model),
-        preprocess=Preprocess(config.image_size).to(runtime.device),
-        optimizer=create_optimizer(model, config),
+        forward=runtime.compile(share_gradients(model)),
+        preprocess=preprocess,
+        optimizers=create_optimizers(model, config, runtime.autocast_dtype),
         ema=Ema(model, config.ema_decay) if config.ema_decay else None,
         losses=EpochLosses(len(loader), runtime.device),
         history=History(),

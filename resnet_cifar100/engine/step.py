@@ -1,27 +1,102 @@
-"""One optimizer update."""
+"""One optimizer update; on a GPU, replayed as one CUDA graph."""
 
+import time
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
-from resnet_cifar100.engine.optim import lr_at
+from resnet_cifar100.engine.schedule import image_size_at, lr_scale_at
 from resnet_cifar100.engine.state import TrainState
+from resnet_cifar100.parallel import world_size
 
 
 def train_step(state: TrainState, images: Tensor, labels: Tensor) -> None:
     """Update the weights from uint8 images (N,3,H,W), labels (N,); do not wait for the device."""
-    config = state.config
-    for group in state.optimizer.param_groups:
-        group["lr"] = lr_at(state.step, config, steps_per_epoch=state.steps_per_epoch)
-    with state.runtime.autocast():
-        logits = state.forward(state.preprocess(images))
-        loss = F.cross_entropy(logits.float(), labels, label_smoothing=config.label_smoothing)
-    loss.backward()
-    if config.grad_clip_norm:
-        clip_grad_norm_(state.model.parameters(), config.grad_clip_norm)
-    state.optimizer.step()
-    state.optimizer.zero_grad(set_to_none=True)
+    lr_scale = lr_scale_at(state.step, state.config, steps_per_epoch=state.steps_per_epoch)
+    image_size = image_size_at(state.step, state.config, steps_per_epoch=state.steps_per_epoch)
+    for optimizer in state.optimizers:
+        for group in optimizer.param_groups:
+            _set_lr(group, lr_scale * group["initial_lr"])
+    if graph := state.graphs.get(image_size):
+        loss, logits = graph.replay(images, labels)
+    else:
+        loss, logits = update(state, images, labels, image_size)
     if state.ema:
         state.ema.update(state.model, state.step)
     state.losses.update(state.step % state.steps_per_epoch, loss, logits, labels)
     state.step += 1
+
+
+def update(
+    state: TrainState, images: Tensor, labels: Tensor, image_size: int
+) -> tuple[Tensor, Tensor]:
+    """Move the weights along the gradient of a batch; return the loss () and the logits (N,K)."""
+    with state.runtime.autocast():
+        logits = state.forward(state.preprocess(images, image_size))
+        loss = F.cross_entropy(logits.float(), labels, label_smoothing=state.config.label_smoothing)
+    loss.backward()
+    if state.config.grad_clip_norm:
+        clip_grad_norm_(state.model.parameters(), state.config.grad_clip_norm)
+    for optimizer in state.optimizers:
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    return loss.detach(), logits.detach()
+
+
+class StepGraph:
+    """`update` at one size of images, captured: the host launches one graph, not each kernel.
+
+    https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs
+    """
+
+    def __init__(self, state: TrainState, images: Tensor, labels: Tensor, image_size: int) -> None:
+        self.images, self.labels = images.clone(), labels.clone()
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):  # libraries choose their kernels, buffers come to be
+            for _ in range(3):
+                update(state, self.images, self.labels, image_size)
+        torch.cuda.current_stream().wait_stream(stream)
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            self.loss, self.logits = update(state, self.images, self.labels, image_size)
+
+    def replay(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Do what `update` does; the result is overwritten by the next replay."""
+        self.images.copy_(images)
+        self.labels.copy_(labels)
+        self.graph.replay()
+        return self.loss, self.logits
+
+
+def warm_up(state: TrainState, images: Tensor, labels: Tensor) -> str:
+    """Compile and capture for every size of images before the clock of the run starts.
+
+    Takes no step and leaves no trace in `state` but `warmup_seconds`. Returns what was done.
+    """
+    started = time.perf_counter()
+    before = {name: tensor.clone() for name, tensor in state.tensors().items()}
+    state.model.train()
+    note = ""
+    is_capturable = state.runtime.device.type == "cuda" and world_size() == 1
+    for image_size in (*state.config.early_sizes, state.config.image_size):
+        update(state, images, labels, image_size)
+        if is_capturable and not note:
+            try:
+                state.graphs[image_size] = StepGraph(state, images, labels, image_size)
+            except RuntimeError as error:
+                note = f" The step could not be captured in a CUDA graph ({error})."
+    state.load_tensors(before)
+    seconds = time.perf_counter() - started
+    state.history.warmup_seconds += seconds
+    return f"Warm-up {seconds:.1f} s.{note}"
+
+
+def _set_lr(group: dict[str, object], lr: float) -> None:
+    """Set the rate in place where it is a tensor, which a captured graph reads."""
+    if isinstance(group["lr"], Tensor):
+        group["lr"].fill_(lr)
+    else:
+        group["lr"] = lr

@@ -19,12 +19,20 @@ from resnet_cifar100.data.cifar100 import Dataset, training_splits
 from resnet_cifar100.data.loader import Split, TrainLoader
 from resnet_cifar100.engine.checkpoint import load_newest_state, remove_leftovers, save_state
 from resnet_cifar100.engine.evaluate import evaluate
-from resnet_cifar100.engine.optim import lr_at
+from resnet_cifar100.engine.metrics import Metrics
 from resnet_cifar100.engine.record import Row, RunRecord
 from resnet_cifar100.engine.runlog import RunLog
+from resnet_cifar100.engine.schedule import lr_at
 from resnet_cifar100.engine.state import TrainState, create_state
-from resnet_cifar100.engine.step import train_step
+from resnet_cifar100.engine.step import train_step, warm_up
 from resnet_cifar100.errors import CheckpointError, ConfigError, InterruptedRunError
+from resnet_cifar100.parallel import (
+    from_main_process,
+    is_any_process,
+    is_main_process,
+    process_group,
+    world_size,
+)
 from resnet_cifar100.runtime import create_runtime
 
 # What a resumed run may change, always announced: the length of the run, the machine (which may
@@ -47,31 +55,37 @@ def fit(config: Config, dataset: Dataset, run_dir: Path, console: Console) -> Ru
         InterruptedRunError: after Ctrl-C or SIGTERM, once the state is saved.
     """
     runtime = create_runtime(config)
-    train, val = training_splits(dataset, config)
-    loader = TrainLoader(
-        train.to(runtime.device),
-        batch_size=config.batch_size,
-        seed=config.seed,
-        padding=config.crop_padding,
-        flip=config.flip,
-    )
-    state = create_state(config, runtime, loader)
-    test = dataset.test.to(runtime.device)
-    held_out = val.to(runtime.device) if val else None
-    with _only_writer(run_dir), _signals_noted() as noted:
-        remove_leftovers(run_dir)
-        for note in [*runtime.notes, *resume_if_present(state, run_dir)]:
-            console.print(note, highlight=False, markup=False, soft_wrap=True)
-        with RunLog(state, dataset.title, run_dir, console) as log:
-            while not state.is_finished:
-                train_one_epoch(state, loader, log, noted)
-                state.check_finite()
-                if measure_epoch(state, log, val=held_out, test=test):
-                    _save_best(state, dataset, log)
-                save_state(state, run_dir)
-                _stop_if_noted(noted, log)
-            log.finish(measure_result(state, test, log))
+    with process_group(runtime.device, config.batch_size):
+        train, val = training_splits(dataset, config)
+        loader = TrainLoader(train.to(runtime.device), config)
+        state = create_state(config, runtime, loader)
+        test = dataset.test.to(runtime.device)
+        held_out = val.to(runtime.device) if val else None
+        run_dir = from_main_process(run_dir)
+        with _only_writer(run_dir), _signals_noted() as noted:
+            for note in _prepare(state, loader, run_dir):
+                console.print(note, highlight=False, markup=False, soft_wrap=True)
+            with RunLog(state, dataset.title, run_dir, console) as log:
+                while not state.is_finished:
+                    train_one_epoch(state, loader, log, noted)
+                    state.check_finite()
+                    if measure_epoch(state, log, val=held_out, test=test):
+                        _save_best(state, dataset, log)
+                    save_state(state, run_dir)
+                    _stop_if_noted(noted, log)
+                if is_main_process():
+                    log.finish(measure_result(state, test, log))
     return log.record
+
+
+def _prepare(state: TrainState, loader: TrainLoader, run_dir: Path) -> list[str]:
+    """Resume, compile and capture before the first step; return what happened, in sentences."""
+    if is_main_process():
+        remove_leftovers(run_dir)
+    notes = [*state.runtime.notes, *resume_if_present(state, run_dir)]
+    if state.runtime.is_compiled or state.runtime.device.type == "cuda":
+        notes.append(warm_up(state, *next(loader.batches(0))))
+    return notes
 
 
 def resume_if_present(state: TrainState, run_dir: Path) -> list[str]:
@@ -121,7 +135,8 @@ def train_one_epoch(state: TrainState, loader: TrainLoader, log: RunLog, noted: 
         if is_last or state.step % state.config.log_steps == 0:
             log.point()
         minutes = (time.monotonic() - last_save) / 60
-        if not is_last and (noted or minutes >= state.config.checkpoint_minutes):
+        is_due = bool(noted) or minutes >= state.config.checkpoint_minutes
+        if not is_last and _is_agreed(is_due, state):
             log.check()
             log.stop_clock()
             save_state(state, log.run_dir)
@@ -129,6 +144,15 @@ def train_one_epoch(state: TrainState, loader: TrainLoader, log: RunLog, noted: 
             _stop_if_noted(noted, log)
             last_save = time.monotonic()
             log.start_clock()
+
+
+def _is_agreed(is_due: bool, state: TrainState) -> bool:
+    """Whether to save now; several processes ask one another at the points of the loss curve."""
+    if world_size() == 1:
+        return is_due
+    if state.step % state.config.log_steps:
+        return False
+    return is_any_process(is_due, state.runtime.device)
 
 
 def measure_epoch(state: TrainState, log: RunLog, *, val: Split | None, test: Split) -> bool:
@@ -144,12 +168,15 @@ def measure_epoch(state: TrainState, log: RunLog, *, val: Split | None, test: Sp
     images = state.steps_per_epoch * state.batch_size
     state.eval_model.eval()
     split, name = (val, "val") if val else (test, "test")
-    metrics = evaluate(lambda images: _predict(state, images), split)
+    metrics = Metrics(math.nan, math.nan, math.nan)
+    if is_main_process():
+        metrics = evaluate(lambda images: _predict(state, images), split)
+    metrics = from_main_process(metrics)
     row: Row = {
         "epoch": epoch,
         "step": state.step,
         "train/loss": sum(state.losses.read(0, state.steps_per_epoch)) / state.steps_per_epoch,
-        "train/top1": state.losses.hits.item() / images,
+        "train/top1": state.losses.top1(images),
         **{f"{name}/{key}": value for key, value in dataclasses.asdict(metrics).items()},
         "lr": lr_at(state.step - 1, state.config, steps_per_epoch=state.steps_per_epoch),
         "train_seconds": history.train_seconds,
@@ -181,6 +208,8 @@ def _predict(state: TrainState, images: Tensor) -> Tensor:
 
 
 def _save_best(state: TrainState, dataset: Dataset, log: RunLog) -> None:
+    if not is_main_process():
+        return
     bundle = Bundle(
         model_config=state.config.model_config,
         model=state.eval_model,
@@ -205,6 +234,9 @@ def _only_writer(run_dir: Path) -> Iterator[None]:
     Raises:
         CheckpointError: where another process trains there, or the folder cannot be made.
     """
+    if not is_main_process():
+        yield
+        return
     lock = FileLock(run_dir / ".lock")
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
@@ -239,7 +271,9 @@ def _signals_noted() -> Iterator[list[int]]:
 
 
 def _stop_if_noted(noted: list[int], log: RunLog) -> None:
-    if noted and not log.state.is_finished:
+    state = log.state
+    if is_any_process(bool(noted), state.runtime.device) and not state.is_finished:
+        number = noted[0] if noted else signal.SIGTERM
         raise InterruptedRunError(
-            f"stopped at step {log.state.step} of {log.state.total_steps}, and saved", noted[0]
+            f"stopped at step {state.step} of {state.total_steps}, and saved", number
         )

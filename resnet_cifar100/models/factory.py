@@ -10,6 +10,7 @@ from torch import nn
 from resnet_cifar100.config import ModelConfig
 from resnet_cifar100.errors import ConfigError
 from resnet_cifar100.models.resnet import ResNet
+from resnet_cifar100.models.speednet import MIN_IMAGE_SIZE, SpeedNet
 
 
 def _resnet(
@@ -23,8 +24,8 @@ def _resnet(
 ) -> ResNet:
     return ResNet(
         version=version,
-        stem_width=stem_width,
-        widths=widths,
+        stem_width=_scaled(stem_width, config),
+        widths=[_scaled(width, config) for width in widths],
         depths=depths,
         strides=strides[: len(widths)],
         num_classes=config.num_classes,
@@ -45,6 +46,26 @@ def _wide_resnet(config: ModelConfig, *, depth: int, width: int) -> ResNet:
     blocks = (depth - 4) // 6
     widths = (16 * width, 32 * width, 64 * width)
     return _resnet(config, version=2, stem_width=16, widths=widths, depths=(blocks,) * 3)
+
+
+def _speednet(config: ModelConfig) -> SpeedNet:
+    if config.image_size < MIN_IMAGE_SIZE:
+        raise ConfigError(
+            f"--image-size must be at least {MIN_IMAGE_SIZE} for speednet, got {config.image_size}"
+        )
+    first, second, third = (_scaled(width, config) for width in (64, 256, 640))
+    inner = (_scaled(64, config), _scaled(192, config), _scaled(384, config))
+    return SpeedNet(
+        widths=(first, second, third),
+        inner_widths=inner,
+        num_classes=config.num_classes,
+        dropout=config.dropout,
+    )
+
+
+def _scaled(channels: int, config: ModelConfig) -> int:
+    """Return the channels at the asked width, a multiple of 16: what vector units like."""
+    return channels if config.width == 1 else max(1, round(channels * config.width / 16)) * 16
 
 
 MODELS: dict[str, Callable[[ModelConfig], nn.Module]] = {
@@ -79,6 +100,7 @@ MODELS: dict[str, Callable[[ModelConfig], nn.Module]] = {
         depths=(1, 1, 1),
         strides=(2, 2, 2),
     ),
+    "speednet": _speednet,
 }
 
 
@@ -86,7 +108,7 @@ def create_model(config: ModelConfig) -> nn.Module:
     """Return the named network, (N,3,H,W) -> (N,K), initialised from torch's global generator.
 
     Raises:
-        ConfigError: for a name that is not in MODELS.
+        ConfigError: for a name that is not in MODELS, or a size that the network cannot take.
     """
     if config.name not in MODELS:
         raise ConfigError(f"--model must be one of {', '.join(MODELS)}, got {config.name}")

@@ -1,0 +1,97 @@
+"""One run in several processes: PyTorch's DistributedDataParallel, started by torchrun.
+
+    torchrun --nproc-per-node 2 train.py --recipe fast
+
+Every process holds the whole network and takes its share of each batch; the gradients are averaged
+(https://docs.pytorch.org/docs/stable/notes/ddp.html). Process 0, the main one, measures, logs and
+saves; the others follow its decisions. In a run of one process all of this does nothing.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from resnet_cifar100.errors import ConfigError
+
+T = TypeVar("T")
+
+
+def world_size() -> int:
+    """Return the number of processes that torchrun started for this run."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def rank() -> int:
+    """Return the number of this process, from 0."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def is_main_process() -> bool:
+    """Whether this process measures, logs and saves."""
+    return rank() == 0
+
+
+@contextmanager
+def process_group(device: torch.device, batch_size: int) -> Iterator[None]:
+    """Join the other processes of the run, if there are any, and leave them at the end.
+
+    Raises:
+        ConfigError: for a batch that cannot be shared out evenly.
+    """
+    if world_size() == 1:
+        yield
+        return
+    if batch_size % world_size():
+        raise ConfigError(
+            f"--batch-size must be a multiple of the {world_size()} processes, got {batch_size}"
+        )
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def local_device(device: torch.device) -> torch.device:
+    """Return the GPU of this process, where each has its own."""
+    if device.type == "cuda" and world_size() > 1:
+        return torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+    return device
+
+
+def share_gradients(model: nn.Module) -> nn.Module:
+    """Return `model` such that its backward pass averages the gradients over the processes."""
+    return DistributedDataParallel(model) if world_size() > 1 else model
+
+
+def mean_over_processes(values: Tensor) -> Tensor:
+    """Return the mean of `values` over the processes."""
+    if world_size() > 1:
+        values = values.clone()
+        dist.all_reduce(values)
+        values /= world_size()
+    return values
+
+
+def is_any_process(flag: bool, device: torch.device) -> bool:
+    """Whether `flag` is set in any process."""
+    return (
+        flag
+        if world_size() == 1
+        else mean_over_processes(torch.tensor(float(flag), device=device)).item() > 0
+    )
+
+
+def from_main_process(value: T) -> T:
+    """Return the value that the main process has."""
+    if world_size() > 1:
+        values = [value]
+        dist.broadcast_object_list(values)
+        return values[0]
+    return value
