@@ -1,7 +1,8 @@
 """best_model.pth, the one self-describing artefact: weights and all it takes to use and judge them.
 
 Tensors and plain types only, so that it loads with `weights_only=True`; a SHA-256 over the whole
-content stands inside, because torch's own reader does not notice a flipped bit.
+content stands inside, because torch's own reader does not notice a flipped bit. The same content
+also fits a .safetensors file of half the size, in fp16, for shipping.
 """
 
 import dataclasses
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 
@@ -61,33 +63,37 @@ def save_bundle(bundle: Bundle, *paths: Path) -> None:
     Raises:
         CheckpointError: where one cannot be written; what stood there is untouched.
     """
-    weights = {name: t.detach().cpu().contiguous() for name, t in bundle.model.state_dict().items()}
-    description = {
-        "format": FORMAT,
-        "model": dataclasses.asdict(bundle.model_config),
-        "mean": bundle.preprocess.mean.flatten().tolist(),
-        "std": bundle.preprocess.std.flatten().tolist(),
-        "fine_names": list(bundle.fine_names),
-        "coarse_names": list(bundle.coarse_names),
-        "fine_to_coarse": list(bundle.fine_to_coarse),
-        "provenance": bundle.provenance,
-    }
-    digest = _digest(weights, description)
+    weights, description = _weights(bundle), _describe(bundle)
     buffer = io.BytesIO()
+    digest = _digest(weights, description)
     torch.save({**description, "state_dict": weights, "sha256": digest}, buffer)
-    content = buffer.getvalue()
-    for path in paths:
-        replace_file(path, content)
-        replace_file(path.with_name(f"{path.name}.sha256"), f"{sha256_of(content)}  {path.name}\n")
+    _replace(buffer.getvalue(), *paths)
+
+
+def save_shipped(bundle: Bundle, path: Path) -> None:
+    """Write `bundle` as .safetensors in fp16, and NAME.sha256 beside it.
+
+    Raises:
+        CheckpointError: where it cannot be written; what stood there is untouched.
+    """
+    weights = {
+        name: t.half() if t.is_floating_point() else t for name, t in _weights(bundle).items()
+    }
+    description = _describe(bundle)
+    metadata = {
+        "description": json.dumps(description, sort_keys=True),
+        "sha256": _digest(weights, description),
+    }
+    _replace(safetensors.torch.save(weights, metadata), path)
 
 
 def load_bundle(path: Path) -> Bundle:
-    """Read a file that `save_bundle` wrote, onto the CPU, in evaluation mode.
+    """Read a file that `save_bundle` or `save_shipped` wrote, onto the CPU, for evaluation.
 
     Raises:
         CheckpointError: for a missing, foreign or damaged file.
     """
-    content = _read(path)
+    content = _read_shipped(path) if path.suffix == ".safetensors" else _read(path)
     try:
         weights, digest = content.pop("state_dict"), content.pop("sha256")
         if content["format"] != FORMAT:
@@ -132,6 +138,44 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} is not a best_model.pth of this project")
     return content
+
+
+def _read_shipped(path: Path) -> dict[str, Any]:
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        description = dict(json.loads(metadata["description"]))
+        return {**description, "state_dict": weights, "sha256": metadata["sha256"]}
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path} does not exist") from error
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read ({error.strerror or error})") from error
+    except (safetensors.SafetensorError, KeyError, ValueError, TypeError) as error:
+        raise CheckpointError(f"{path} is damaged or not of this project") from error
+
+
+def _weights(bundle: Bundle) -> dict[str, Tensor]:
+    return {name: t.detach().cpu().contiguous() for name, t in bundle.model.state_dict().items()}
+
+
+def _describe(bundle: Bundle) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "model": dataclasses.asdict(bundle.model_config),
+        "mean": bundle.preprocess.mean.flatten().tolist(),
+        "std": bundle.preprocess.std.flatten().tolist(),
+        "fine_names": list(bundle.fine_names),
+        "coarse_names": list(bundle.coarse_names),
+        "fine_to_coarse": list(bundle.fine_to_coarse),
+        "provenance": bundle.provenance,
+    }
+
+
+def _replace(content: bytes, *paths: Path) -> None:
+    for path in paths:
+        replace_file(path, content)
+        replace_file(path.with_name(f"{path.name}.sha256"), f"{sha256_of(content)}  {path.name}\n")
 
 
 def _digest(weights: dict[str, Tensor], description: dict[str, Any]) -> str:

@@ -15,6 +15,7 @@ from resnet_cifar100.constants import ARCHIVE_URL, IMAGE_SIZE, NUM_CLASSES
 from resnet_cifar100.errors import ConfigError
 
 BEST_MODEL = Path("checkpoints/best_model.pth")
+SHIPPED_MODEL = Path("weights/fast.safetensors")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,5 +1,6 @@
 """Named recipes: settings of a run, with the claim and how it was measured in the docstring."""
 
+import dataclasses
 from collections.abc import Callable
 
 from resnet_cifar100.config import Config
@@ -40,23 +41,17 @@ def fast() -> Config:
 
 
 def quick() -> Config:
-    """A small ResNet in minutes: 52.06% +- 0.17 test top-1 after 3:06 to 3:18 min on two CPU cores.
-
-    Three seeds, records/2026-11-23_quick-seed0 to -seed2.
-    """
-    return Config(
+    """The fast recipe at half the width on images of 24 pixels, for a first result in minutes."""
+    return dataclasses.replace(
+        fast(),
         recipe="quick",
-        model="resnet8x4_s2",
-        dropout=0.0,
+        width=0.5,
         image_size=24,
-        crop_padding=2,
-        batch_size=256,
-        epochs=5,
-        lr=0.5,
-        nesterov=True,
-        schedule="linear",
-        warmup_epochs=1.0,
-        label_smoothing=0.1,
+        early_sizes=(16, 20),
+        early_shares=(0.2, 0.5),
+        batch_size=512,
+        epochs=6,
+        warmup_epochs=1.5,
     )
 
 

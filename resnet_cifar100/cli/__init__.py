@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import tyro
 
-from resnet_cifar100.cli.measure import evaluate, predict
+from resnet_cifar100.cli.measure import evaluate, predict, weights
 from resnet_cifar100.cli.screen import say, show_fault
 from resnet_cifar100.cli.show import info, log, record, samples
 from resnet_cifar100.cli.train import train
@@ -20,6 +20,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "samples": samples,
     "log": log,
     "record": record,
+    "weights": weights,
 }
 
 

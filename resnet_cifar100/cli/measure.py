@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from resnet_cifar100.cli.screen import console, say, show_fault
-from resnet_cifar100.config import BEST_MODEL, Config
+from resnet_cifar100.config import BEST_MODEL, SHIPPED_MODEL, Config
 from resnet_cifar100.errors import ConfigError, ImageError
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    checkpoint_path: Path = BEST_MODEL,
+    checkpoint_path: Path | None = None,
     split: Literal["test", "val", "train"] = "test",
     data_dir: Path | None = None,
     device: str = "auto",
@@ -25,7 +25,8 @@ def evaluate(
     """Measure top-1, top-5 and loss of a checkpoint on a split of the data it was trained on.
 
     Args:
-        checkpoint_path: A best_model.pth.
+        checkpoint_path: A best_model.pth or .safetensors file; by default your own
+            checkpoints/best_model.pth, else the weights that come with the repository.
         split: test, or the val or train images of that run.
         data_dir: Folder that holds cifar-100-python; by default the one that the run used.
         device: auto, cpu, cuda, mps.
@@ -35,6 +36,7 @@ def evaluate(
     from resnet_cifar100.engine.evaluate import evaluate as measure
     from resnet_cifar100.runtime import choose_device
 
+    checkpoint_path = checkpoint_path or _default_checkpoint()
     bundle = load_bundle(checkpoint_path)
     config = Config.from_json(bundle.provenance["config"])
     config = dataclasses.replace(config, data_dir=data_dir or config.data_dir)
@@ -57,21 +59,22 @@ def evaluate(
 
 def predict(
     images: tyro.conf.Positional[tuple[Path, ...]],
-    checkpoint_path: Path = BEST_MODEL,
+    checkpoint_path: Path | None = None,
     top_k: int = 5,
 ) -> None:
     """Name what is on pictures: the most probable classes of each, with their probabilities.
 
     Args:
         images: Picture files (PNG, JPEG, WebP, BMP, GIF, TIFF) of any size.
-        checkpoint_path: A best_model.pth.
+        checkpoint_path: A best_model.pth or .safetensors file; by default your own
+            checkpoints/best_model.pth, else the weights that come with the repository.
         top_k: How many classes to show for each picture.
     """
     from resnet_cifar100.bundle import load_bundle
 
     if not images:
         raise ConfigError("predict needs at least one picture: predict IMAGE...")
-    bundle = load_bundle(checkpoint_path)
+    bundle = load_bundle(checkpoint_path or _default_checkpoint())
     if not 1 <= top_k <= len(bundle.fine_names):
         raise ConfigError(f"--top-k must be in 1 to {len(bundle.fine_names)}, got {top_k}")
     if bundle.provenance["dataset"] == "SYNTHETIC":
@@ -79,6 +82,29 @@ def predict(
     refused = [path for path in images if not _predict_one(bundle, path, top_k)]
     if refused:
         raise ImageError(f"{len(refused)} of {len(images)} pictures refused")
+
+
+def weights(checkpoint_path: Path = BEST_MODEL, out: Path = SHIPPED_MODEL) -> None:
+    """Write a checkpoint at half its size: fp16, as .safetensors, with its SHA-256 beside it.
+
+    Args:
+        checkpoint_path: A best_model.pth.
+        out: The file to write.
+    """
+    from resnet_cifar100.bundle import load_bundle, save_shipped
+
+    if out.suffix != ".safetensors":
+        raise ConfigError(f"--out must be a file name ending in .safetensors, got {out}")
+    save_shipped(load_bundle(checkpoint_path), out)
+    say(f"{out}, {out.stat().st_size / 1e6:.1f} MB")
+
+
+def _default_checkpoint() -> Path:
+    """Return the user's own best model, else the weights that come with the repository."""
+    if BEST_MODEL.exists() or not SHIPPED_MODEL.exists():
+        return BEST_MODEL
+    say(f"{BEST_MODEL} does not exist, so this uses {SHIPPED_MODEL}.")
+    return SHIPPED_MODEL
 
 
 def _predict_one(bundle: "Bundle", path: Path, top_k: int) -> bool:

@@ -29,7 +29,7 @@ class TrainFlags(Config):
 
 
 def train(argv: Sequence[str]) -> None:
-    """Train a network (--recipe quick, reference or smoke), or --resume a run."""
+    """Train a network (--recipe fast, quick, reference or smoke), or --resume a run."""
     import torch
 
     from resnet_cifar100.analysis.figures import save_curves
@@ -107,7 +107,8 @@ def _recipe(name: str | None, argv: Sequence[str]) -> Config:
         return create_recipe("reference")
     say(
         "Recipe quick, because this machine has no GPU: a small network in minutes. "
-        "The user's full 100 epochs, days on a CPU: --recipe reference."
+        "75% in the time of a coffee break or two: --recipe fast. "
+        "The user's full 100 epochs, hours to days on a CPU: --recipe reference."
     )
     return create_recipe("quick")
 

@@ -62,7 +62,7 @@ def summarize(config: ModelConfig) -> Summary:
 
 
 def count_parameters(module: nn.Module) -> int:
-    """Return the number of trainable values."""
+    """Return the number of values in weights and biases, frozen ones among them."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 
@@ -72,10 +72,14 @@ def _parts_of(model: nn.Module) -> list[tuple[str, str, nn.Module]]:
     for name, child in model.named_children():
         if name == "stages" and isinstance(child, nn.Sequential):
             for index, stage in enumerate(child, start=1):
-                blocks = list(stage.children())
-                rows.append(
-                    (f"stage {index}", f"{len(blocks)} x {type(blocks[0]).__name__}", stage)
-                )
+                layers = _kind(stage)
+                if isinstance(stage, nn.Sequential):  # of blocks that are alike
+                    layers = f"{len(stage)} x {_kind(stage[0])}"
+                rows.append((f"stage {index}", layers, stage))
         elif count_parameters(child):
-            rows.append((name, type(child).__name__, child))
+            rows.append((name, _kind(child), child))
     return rows
+
+
+def _kind(module: nn.Module) -> str:
+    return type(module).__name__
