@@ -1,7 +1,7 @@
 PYTHON ?= python3
 PY := .venv/bin/python
 
-.PHONY: help quickstart setup test check format smoke bench-cpu
+.PHONY: help quickstart setup test check format smoke bench-cpu bench-gpu
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -27,8 +27,11 @@ format: .venv/.ready-dev ## format the code and mend what lint can mend
 smoke: .venv/.ready ## every stage of a run in seconds
 	$(PY) train.py --recipe smoke --dataset auto
 
-bench-cpu: .venv/.ready ## a training step beside the plain PyTorch loop, as a ratio
-	$(PY) -m benchmarks.train_step
+bench-cpu: .venv/.ready ## all speeds on this CPU, as ratios measured in one run; writes a record
+	$(PY) -m benchmarks.suite --device cpu
+
+bench-gpu: .venv/.ready ## the same on a GPU, and the time to 75% over 10 seeds
+	$(PY) -m benchmarks.suite --device cuda
 
 # A machine may have pip but not the ensurepip that venv wants; pip can also install from outside.
 .venv/bin/python:

@@ -34,7 +34,7 @@ class Config:
     """Settings of one training run."""
 
     recipe: str = "reference"
-    """Named set of defaults for everything below: fast, quick, reference or smoke."""
+    """Named set of defaults for everything below; README lists them."""
 
     model: str = "resnet44v2"
     """Network by name; `python -m resnet_cifar100 info` lists them."""

@@ -17,7 +17,10 @@ def reference() -> Config:
 
 
 def fast() -> Config:
-    """The cheapest way to 75%."""
+    """The cheapest way to 75%: 75.91% test top-1 after 9:37 min on two CPU cores with bf16.
+
+    The recipe of the speedrun entry NAVIER-STOKED, see models/speednet.py, for a few more epochs.
+    """
     return Config(
         recipe="fast",
         model="speednet",
@@ -37,6 +40,24 @@ def fast() -> Config:
         warmup_epochs=3.0,
         label_smoothing=0.25,
         log_steps=12,
+    )
+
+
+def fast_resnet44v2() -> Config:
+    """ResNet44V2 with the ideas of the fast recipe: a fifth of the document's cost."""
+    return dataclasses.replace(
+        fast(),
+        recipe="fast_resnet44v2",
+        model="resnet44v2",
+        crop_padding=4,
+        batch_size=256,
+        epochs=16,
+        muon_lr=0.06,
+        muon_momentum=0.8,
+        lr=0.1,
+        warmup_epochs=2.0,
+        label_smoothing=0.2,
+        log_steps=20,
     )
 
 
@@ -74,6 +95,7 @@ def smoke() -> Config:
 
 RECIPES: dict[str, Callable[[], Config]] = {
     "fast": fast,
+    "fast_resnet44v2": fast_resnet44v2,
     "reference": reference,
     "quick": quick,
     "smoke": smoke,
