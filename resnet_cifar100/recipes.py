@@ -51,7 +51,7 @@ def fast_resnet44v2() -> Config:
         model="resnet44v2",
         crop_padding=4,
         batch_size=256,
-        epochs=16,
+        epochs=14,
         muon_lr=0.06,
         muon_momentum=0.8,
         lr=0.1,
