@@ -14,7 +14,7 @@ ALL_SOURCES += sorted((ROOT / "benchmarks").rglob("*.py"))
 LAYERS = (  # each may import from the lines above it, and from its own folder
     ("constants", "errors"),
     ("config",),
-    ("recipes",),
+    ("recipes", "parallel"),
     ("runtime", "storage"),
     ("data", "models"),
     ("bundle",),

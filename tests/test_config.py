@@ -4,22 +4,31 @@ from pathlib import Path
 
 import pytest
 
+from resnet_cifar100.cli.train import _training_settings
 from resnet_cifar100.config import Config
 from resnet_cifar100.errors import ConfigError
 from resnet_cifar100.models.factory import MODELS
 from resnet_cifar100.recipes import RECIPES, create_recipe
+from tests.conftest import REPOSITORY
 
 INVALID = {
+    "width": 0.2,
     "dropout": 1.0,
     "image_size": 33,
+    "early_sizes": (32,),
+    "early_shares": (0.5,),
     "dataset": "mnist",
     "schedule": "cosin",
     "precision": "fp8",
     "val_size": 150,
     "train_size": -100,
     "crop_padding": 17,
+    "crop_fill": "mirror",
     "batch_size": 1,
     "epochs": 0,
+    "optimizer": "adam",
+    "muon_lr": 0.0,
+    "muon_momentum": 1.0,
     "lr": 0.0,
     "momentum": 1.0,
     "weight_decay": -1e-4,
@@ -35,6 +44,17 @@ INVALID = {
     "log_steps": 0,
     "checkpoint_path": Path("model.pt"),
 }
+SINCE_FAST = {
+    "width": 1.0,
+    "early_sizes": (),
+    "early_shares": (),
+    "crop_fill": "zeros",
+    "alternating_flip": False,
+    "optimizer": "sgd",
+    "muon_lr": 0.18,
+    "muon_momentum": 0.6,
+    "decay_norms": True,
+}
 
 
 @pytest.mark.parametrize("field", INVALID)
@@ -46,7 +66,10 @@ def test_a_wrong_value_is_refused_with_its_flag_and_value(field):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0])
-@pytest.mark.parametrize("field", ["lr", "weight_decay", "momentum", "label_smoothing"])
+@pytest.mark.parametrize(
+    "field",
+    ["lr", "muon_lr", "weight_decay", "momentum", "muon_momentum", "label_smoothing", "width"],
+)
 def test_no_setting_may_be_negative_infinite_or_nan(field, value):
     with pytest.raises(ConfigError):
         Config(**{field: value})
@@ -64,13 +87,58 @@ def test_settings_survive_json(name):
     assert Config.from_json(config.to_json()) == config
 
 
+@pytest.mark.parametrize(
+    ("sizes", "shares", "flag"),
+    [
+        ((24, 20), (0.1, 0.2), "--early-sizes"),
+        ((20, 20), (0.1, 0.2), "--early-sizes"),
+        ((7,), (0.1,), "--early-sizes"),
+        ((28,), (0.1,), "--early-sizes"),
+        ((16, 20), (0.1,), "--early-shares"),
+        ((16, 20), (0.2, 0.1), "--early-shares"),
+        ((16, 20), (0.1, 0.1), "--early-shares"),
+        ((16,), (0.0,), "--early-shares"),
+        ((16,), (1.0,), "--early-shares"),
+        ((16,), (float("nan"),), "--early-shares"),
+    ],
+    ids=str,
+)
+def test_early_sizes_rise_and_each_ends_at_its_share(sizes, shares, flag):
+    with pytest.raises(ConfigError, match=flag):
+        Config(image_size=28, early_sizes=sizes, early_shares=shares)
+    Config(image_size=28, early_sizes=(8, 27), early_shares=(0.01, 0.99))
+
+
+@pytest.mark.parametrize(
+    "path", sorted(REPOSITORY.glob("records/*/config.json")), ids=lambda path: path.parent.name
+)
+def test_settings_of_a_published_run_still_load(path):
+    values = json.loads(path.read_text())
+    loaded = json.loads(Config.from_json(path.read_text()).to_json())
+    assert {name: loaded[name] for name in values} == values
+
+
+def test_settings_from_before_recipe_fast_mean_what_they_meant():
+    values = json.loads(Config().to_json())
+    for name in SINCE_FAST:
+        del values[name]
+    config = Config.from_json(json.dumps(values))
+    assert {name: getattr(config, name) for name in SINCE_FAST} == SINCE_FAST
+
+
 def test_unknown_settings_are_refused_by_name():
     values = json.loads(Config().to_json()) | {"learning_rate": 0.1}
     with pytest.raises(ConfigError, match="learning_rate"):
         Config.from_json(json.dumps(values))
 
 
-@pytest.mark.parametrize("text", ["", "{", "[1]", "3", '{"epochs": "ten"}', '{"log_file": 3}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "{", "[1]", "3", '{"epochs": "ten"}', '{"log_file": 3}'),
+        *('{"early_sizes": 20}', '{"early_sizes": ["a"], "early_shares": [0.5]}'),
+    ],
+)
 def test_what_is_not_a_json_object_of_settings_is_refused(text):
     with pytest.raises(ConfigError):
         Config.from_json(text)
@@ -106,3 +174,13 @@ def test_recipes_know_their_name_and_their_network(name):
     assert config.recipe == name
     assert config.model in MODELS
     assert RECIPES[name].__doc__
+
+
+def test_early_sizes_and_their_shares_are_flags():
+    growing = ["--early-sizes", "16", "28", "--early-shares", "0.1", "0.4"]
+    config, _ = _training_settings(["--recipe", "fast", *growing, "--width", "0.5"])
+    assert config == dataclasses.replace(
+        create_recipe("fast"), early_sizes=(16, 28), early_shares=(0.1, 0.4), width=0.5
+    )
+    plain, _ = _training_settings(["--recipe", "fast", "--early-sizes", "--early-shares"])
+    assert (plain.early_sizes, plain.early_shares) == ((), ())

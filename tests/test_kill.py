@@ -17,6 +17,7 @@ SETTINGS = [
     *("--recipe", "smoke", "--dataset", "synthetic", "--train-size", "0", "--val-size", "0"),
     *("--early-stopping-patience", "0", "--batch-size", "25"),
     *("--image-size", "8", "--epochs", "4", "--num-threads", "1", "--device", "cpu"),
+    *("--precision", "fp32"),
     *("--checkpoint-minutes", "0.002", "--log-steps", "1"),
 ]
 

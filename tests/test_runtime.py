@@ -1,9 +1,11 @@
+import ctypes
 import dataclasses
 import json
 
 import pytest
 import torch
 
+from resnet_cifar100 import runtime
 from resnet_cifar100.config import Config
 from resnet_cifar100.errors import ConfigError
 from resnet_cifar100.runtime import choose_device, create_runtime, environment
@@ -25,10 +27,25 @@ def test_a_machine_without_a_compiler_trains_anyway_and_is_told_so(monkeypatch):
     assert runtime.compile(model) is model
 
 
-def test_a_cpu_trains_in_fp32_unless_told_otherwise():
-    assert create_runtime(CPU).autocast_dtype == torch.float32
-    runtime = create_runtime(dataclasses.replace(CPU, precision="bf16"))
-    with runtime.autocast():
+@pytest.mark.parametrize(
+    ("avx512", "amx", "dtype"),
+    [
+        (False, False, torch.float32),
+        (True, False, torch.bfloat16),
+        (False, True, torch.bfloat16),
+        (True, True, torch.bfloat16),
+    ],
+)
+def test_a_cpu_trains_in_bf16_where_it_multiplies_that_in_hardware(avx512, amx, dtype, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    assert create_runtime(CPU).autocast_dtype == dtype
+    for name, asked in [("fp32", torch.float32), ("bf16", torch.bfloat16)]:
+        assert create_runtime(dataclasses.replace(CPU, precision=name)).autocast_dtype == asked
+
+
+def test_bf16_holds_for_the_forward_pass():
+    with create_runtime(dataclasses.replace(CPU, precision="bf16")).autocast():
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
 
 
@@ -43,6 +60,19 @@ def test_the_same_seed_draws_the_same():
     first = torch.rand(3)
     create_runtime(CPU)
     assert torch.equal(torch.rand(3), first)
+
+
+@pytest.mark.parametrize("fault", [OSError, AttributeError])
+def test_a_machine_without_glibc_frees_memory_as_it_does(fault, monkeypatch):
+    asked = []
+
+    def no_library(name):
+        asked.append(name)
+        raise fault
+
+    monkeypatch.setattr(ctypes, "CDLL", no_library)
+    runtime.keep_freed_memory()
+    assert asked
 
 
 def test_the_stamp_of_the_environment_names_no_folder(monkeypatch):

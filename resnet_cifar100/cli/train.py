@@ -43,7 +43,8 @@ def train(argv: Sequence[str]) -> None:
     console.quiet = not is_main_process()
     config, given_dir = _training_settings(argv)
     choose_device(config.device)  # a wrong device or network is refused before data is fetched
-    summarize(config.model_config)
+    for size in (*config.early_sizes, config.image_size):
+        summarize(dataclasses.replace(config.model_config, image_size=size))
     dataset = load_dataset(config)
     if dataset.notice:
         say(dataset.notice, style="bold yellow")

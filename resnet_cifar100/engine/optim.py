@@ -90,13 +90,13 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalize(matrices: Tensor) -> Tensor:
-    """Return matrices (B,M,N) with their singular values moved towards 1, roughly to 0.7..1.2.
+    """Return matrices (B,M,N) with their singular values moved towards 1.
 
     An odd polynomial of each matrix, applied again and again (Newton-Schulz); no decomposition.
     """
     a, b, c = NEWTON_SCHULZ
     x: Tensor = matrices if matrices.shape[1] <= matrices.shape[2] else matrices.mT
-    x /= x.norm(dim=(1, 2), keepdim=True) + 1e-7
+    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     for _ in range(NEWTON_SCHULZ_STEPS):
         gram: Tensor = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x

@@ -82,7 +82,9 @@ class RunLog:
             for key in ("torch", "cpu", "threads", "gpu", "commit"):
                 if before.get(key) != now[key]:
                     change = f"{key} {before.get(key)} -> {now[key]}"
-                    self.progress.console.print(f"Since the last session: {change}.", markup=False)
+                    self.progress.console.print(
+                        f"Since the last session: {change}.", markup=False, soft_wrap=True
+                    )
 
     def write(self) -> None:
         """Bring the files up to date; of several processes, the main one does."""

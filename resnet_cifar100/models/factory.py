@@ -51,7 +51,8 @@ def _wide_resnet(config: ModelConfig, *, depth: int, width: int) -> ResNet:
 def _speednet(config: ModelConfig) -> SpeedNet:
     if config.image_size < MIN_IMAGE_SIZE:
         raise ConfigError(
-            f"--image-size must be at least {MIN_IMAGE_SIZE} for speednet, got {config.image_size}"
+            f"--image-size and --early-sizes must be at least {MIN_IMAGE_SIZE} for speednet, "
+            f"got {config.image_size}"
         )
     first, second, third = (_scaled(width, config) for width in (64, 256, 640))
     inner = (_scaled(64, config), _scaled(192, config), _scaled(384, config))

@@ -28,41 +28,44 @@ CYCLIC_INVERSE = (
 class SmallMapConv2d(nn.Conv2d):
     """3x3, stride 1, padding 1, no bias; as nn.Conv2d but for its speed in training."""
 
+    cyclic: Tensor
+    cyclic_inverse: Tensor
+
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(in_channels, out_channels, 3, padding=1, bias=False)
+        for name, matrix in (("cyclic", CYCLIC), ("cyclic_inverse", CYCLIC_INVERSE)):
+            one_way = torch.tensor(matrix)  # both ways at once: rows and columns of the map
+            self.register_buffer(name, torch.kron(one_way, one_way), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N,C,H,W) -> (N,D,H,W); in evaluation, and on larger maps, the library's convolution."""
         side = x.shape[-1]
         if not self.training or side > 3:
             return super().forward(x)
-        multiply = _multiply_cyclic if side == 3 else _multiply_dense
+        multiply = self._multiply_cyclic if side == 3 else self._multiply_dense
         pixels = x.permute(0, 2, 3, 1).flatten(1, 2)  # (N,H*W,C), a view of channels_last
-        y: Tensor = multiply(pixels, self.weight).unflatten(1, (side, side))
+        y: Tensor = multiply(pixels).unflatten(1, (side, side))
         return y.permute(0, 3, 1, 2)
 
+    def _multiply_dense(self, pixels: Tensor) -> Tensor:
+        """(N,P,C) -> (N,P,D), P = 1 or 4 pixels of a square."""
+        _, count, channels = pixels.shape
+        place = torch.arange(round(count**0.5), device=pixels.device)
+        # The tap between two pixels, by rows and columns: 1 in the middle, 0 and 2 beside it.
+        step = place[:, None] - place + 1  # (from, to)
+        tap = 3 * step[:, None, :, None] + step[None, :, None, :]  # (from y, from x, to y, to x)
+        taps = self.weight.permute(2, 3, 1, 0).flatten(0, 1)  # (9,C,D)
+        matrix = taps[tap.reshape(count, count)].transpose(1, 2)  # (from,C,to,D)
+        products = pixels.flatten(1) @ matrix.reshape(count * channels, -1)
+        y: Tensor = products.unflatten(1, (count, -1))
+        return y
 
-def _multiply_dense(pixels: Tensor, filters: Tensor) -> Tensor:
-    """(N,P,C) with filters (D,C,3,3) -> (N,P,D), P = 1 or 4 pixels of a square."""
-    _, count, channels = pixels.shape
-    side = round(count**0.5)
-    # The tap between two pixels, by rows and columns: 1 in the middle, 0 and 2 beside it.
-    step = torch.arange(side)[:, None] - torch.arange(side) + 1  # (from, to)
-    tap = 3 * step[:, None, :, None] + step[None, :, None, :]  # (from y, from x, to y, to x)
-    taps = filters.permute(2, 3, 1, 0).flatten(0, 1)  # (9,C,D)
-    matrix = taps[tap.reshape(count, count).to(taps.device)]  # (from,to,C,D)
-    matrix = matrix.transpose(1, 2).reshape(count * channels, -1)
-    y: Tensor = (pixels.flatten(1) @ matrix).unflatten(1, (count, -1))
-    return y
-
-
-def _multiply_cyclic(pixels: Tensor, filters: Tensor) -> Tensor:
-    """(N,9,C) with filters (D,C,3,3) -> (N,9,D), for 3x3 pixels."""
-    forward = torch.tensor(CYCLIC, dtype=pixels.dtype, device=pixels.device)
-    inverse = torch.tensor(CYCLIC_INVERSE, dtype=pixels.dtype, device=pixels.device)
-    forward, inverse = torch.kron(forward, forward), torch.kron(inverse, inverse)
-    out_channels, channels = filters.shape[:2]
-    taps = filters.flip(2, 3).permute(2, 3, 1, 0).reshape(9, -1)  # a product runs the other way
-    points = (forward @ pixels).transpose(0, 1)  # (25,N,C)
-    products = points @ (forward @ taps.to(pixels.dtype)).view(25, channels, out_channels)
-    return inverse @ products.transpose(0, 1)
+    def _multiply_cyclic(self, pixels: Tensor) -> Tensor:
+        """(N,9,C) -> (N,9,D), for 3x3 pixels."""
+        cyclic, inverse = self.cyclic.to(pixels.dtype), self.cyclic_inverse.to(pixels.dtype)
+        points = (cyclic @ pixels).transpose(0, 1)  # (25,N,C)
+        taps = self.weight.flip(2, 3).permute(2, 3, 1, 0)  # flipped: a product runs the other way
+        filters = cyclic @ taps.reshape(9, -1).to(pixels.dtype)
+        products = points @ filters.view(25, self.in_channels, self.out_channels)
+        y: Tensor = inverse @ products.transpose(0, 1)
+        return y

@@ -68,9 +68,10 @@ class SpeedNet(nn.Module):
         Each principal direction of the patches is scaled to unit variance and enters with both
         signs (Jordan 2024, section 3.2, https://arxiv.org/abs/2404.00498).
         """
-        patches = F.unfold(images, 2).transpose(1, 2).reshape(-1, 12).double()
-        patches -= patches.mean(dim=0)
-        variances, directions = torch.linalg.eigh(patches.T @ patches / len(patches))
+        patches = F.unfold(images, 2)  # (N,12,L)
+        mean = patches.mean(dim=(0, 2)).double()
+        square = (patches @ patches.mT).double().sum(dim=0) / (len(images) * patches.shape[2])
+        variances, directions = torch.linalg.eigh(square - mean.outer(mean))
         filters = (directions / (variances + 5e-4).sqrt()).T.reshape(12, 3, 2, 2)
         self.stem.weight.copy_(torch.cat([filters, -filters]))
         self.stem.bias.zero_()  # type: ignore[union-attr]

@@ -13,16 +13,20 @@ from tests.reference import crop_and_flip as slow_crop_and_flip
 @settings(max_examples=60, deadline=None)
 @given(
     st.integers(1, 5),
-    st.integers(0, 6),
+    st.one_of(
+        st.tuples(st.just("zeros"), st.integers(0, 6)),
+        st.tuples(st.just("reflect"), st.integers(0, 3)),  # less than a side
+    ),
     st.sampled_from([(4, 4), (8, 5), (5, 9)]),
     st.integers(0, 99),
 )
-def test_a_batch_is_cropped_and_flipped_as_image_by_image(count, padding, size, seed):
+def test_a_batch_is_cropped_and_flipped_as_image_by_image(count, fill_and_padding, size, seed):
+    fill, padding = fill_and_padding
     generator = torch.Generator().manual_seed(seed)
     images = torch.randint(0, 256, (count, 3, *size), generator=generator, dtype=torch.uint8)
     offsets = torch.randint(0, 2 * padding + 1, (count, 2), generator=generator)
     flips = torch.rand(count, generator=generator) < 0.5
-    batch = crop_and_flip(images, offsets, flips, padding)
+    batch = crop_and_flip(images, offsets, flips, padding, fill)
     assert batch.dtype == torch.uint8
     for index in range(count):
         expected = slow_crop_and_flip(
@@ -31,14 +35,16 @@ def test_a_batch_is_cropped_and_flipped_as_image_by_image(count, padding, size, 
             left=int(offsets[index, 1]),
             flip=bool(flips[index]),
             padding=padding,
+            fill=fill,
         )
         assert np.array_equal(batch[index].numpy(), expected)
 
 
-def test_the_middle_crop_without_flip_changes_nothing():
+@pytest.mark.parametrize("fill", ["zeros", "reflect"])
+def test_the_middle_crop_without_flip_changes_nothing(fill):
     images = torch.randint(0, 256, (7, 3, 32, 32), dtype=torch.uint8)
-    middle = torch.full((7, 2), 4)
-    assert torch.equal(crop_and_flip(images, middle, torch.zeros(7, dtype=torch.bool), 4), images)
+    middle, flips = torch.full((7, 2), 16), torch.zeros(7, dtype=torch.bool)
+    assert torch.equal(crop_and_flip(images, middle, flips, 16, fill), images)
 
 
 def test_preprocessing_normalises_each_channel():
@@ -48,6 +54,14 @@ def test_preprocessing_normalises_each_channel():
     expected = torch.tensor([-MEAN[0] / STD[0], (1 - MEAN[1]) / STD[1], -MEAN[2] / STD[2]])
     assert torch.allclose(pixels[0, :, 5, 7], expected, atol=1e-5)
     assert pixels.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("size", [8, 20, 32])
+def test_another_size_may_stand_in_for_that_of_the_network(size):
+    images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+    pixels = Preprocess(24)(images, size)
+    assert pixels.shape == (2, 3, size, size)
+    assert torch.equal(pixels, Preprocess(size)(images))
 
 
 @pytest.mark.parametrize("size", [16, 20, 24])

@@ -21,7 +21,7 @@ from resnet_cifar100.runtime import create_runtime
 
 def state_at(step, config, dataset) -> TrainState:
     train, _ = training_splits(dataset, config)
-    loader = TrainLoader(train, batch_size=50, seed=0, padding=2, flip=True)
+    loader = TrainLoader(train, config)
     state = create_state(config, create_runtime(config), loader)
     state.step = step
     return state
@@ -110,6 +110,7 @@ def flip_folder(tmp_path_factory, tiny_data_dir):
         dataset="synthetic",
         data_dir=tiny_data_dir,
         device="cpu",
+        precision="fp32",
     )
     folder = save_state(state_at(2, config, load_dataset(config)), tmp_path_factory.mktemp("flips"))
     return folder, {path.name: path.read_bytes() for path in folder.iterdir()}

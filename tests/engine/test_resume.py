@@ -9,14 +9,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 
 from resnet_cifar100.bundle import load_bundle
+from resnet_cifar100.config import Config
+from resnet_cifar100.data.cifar100 import Dataset
 from resnet_cifar100.engine import trainer
 from resnet_cifar100.engine.checkpoint import load_newest_state
 from resnet_cifar100.engine.state import TrainState
 from resnet_cifar100.engine.step import train_step
 from resnet_cifar100.engine.trainer import fit
 from resnet_cifar100.errors import CheckpointError, ConfigError, InterruptedRunError
+
+STEM_BIAS, FIRST_FILTERS = "optimizer.1.", "optimizer.2."  # the buffers of SGD and of Muon
 
 
 class StoppedError(Exception):
@@ -38,6 +43,12 @@ def fingerprint(run_dir: Path) -> str:
 @pytest.fixture
 def uninterrupted(tiny_config, tiny_dataset, tmp_path, console) -> str:
     fit(tiny_config, tiny_dataset, tmp_path / "straight", console)
+    return fingerprint(tmp_path / "straight")
+
+
+@pytest.fixture
+def speedy_uninterrupted(speedy_config, tiny_dataset, tmp_path, console) -> str:
+    fit(speedy_config, tiny_dataset, tmp_path / "straight", console)
     return fingerprint(tmp_path / "straight")
 
 
@@ -65,6 +76,21 @@ def test_a_run_killed_at_a_step_and_resumed_matches_an_uninterrupted_one(
     assert fingerprint(tmp_path / "killed") == uninterrupted
 
 
+def test_a_run_of_all_that_is_fast_killed_thrice_matches_an_uninterrupted_one(
+    speedy_uninterrupted, speedy_config, tiny_dataset, tmp_path, console, monkeypatch
+):
+    config = dataclasses.replace(speedy_config, checkpoint_minutes=0)
+    for step in (8, 10, 13):  # a new epoch, the first larger images, neither
+        with monkeypatch.context() as patch:
+            stop_at(patch, step)
+            with pytest.raises(StoppedError):
+                fit(config, tiny_dataset, tmp_path / "killed", console)
+        assert load_newest_state(tmp_path / "killed")[0].step == step
+        torch.manual_seed(999)
+    fit(config, tiny_dataset, tmp_path / "killed", console)
+    assert fingerprint(tmp_path / "killed") == speedy_uninterrupted
+
+
 def test_saving_at_every_step_changes_nothing(
     uninterrupted, tiny_config, tiny_dataset, tmp_path, console
 ):
@@ -73,29 +99,47 @@ def test_saving_at_every_step_changes_nothing(
     assert fingerprint(tmp_path / "saving") == uninterrupted
 
 
-@pytest.mark.parametrize("key", ["model", "ema", "optimizer", "rng", "losses"])
-def test_every_part_of_the_state_matters(
-    key, uninterrupted, tiny_config, tiny_dataset, tmp_path, console, monkeypatch
-):
-    """The test above would notice if a part of the state were not restored."""
-    run_dir = tmp_path / "forgetful"
-    config = dataclasses.replace(tiny_config, checkpoint_minutes=0)
-    with monkeypatch.context() as patch:
+def finish_without(
+    part: str, config: Config, dataset: Dataset, run_dir: Path, console: Console
+) -> str:
+    """Kill a run at step 13, resume it without a part of its state, return its fingerprint."""
+    config = dataclasses.replace(config, checkpoint_minutes=0)
+    with pytest.MonkeyPatch.context() as patch:
         stop_at(patch, 13)
         with pytest.raises(StoppedError):
-            fit(config, tiny_dataset, run_dir, console)
+            fit(config, dataset, run_dir, console)
     torch.manual_seed(999)
     complete = TrainState.load_tensors
 
     def load_without(state, tensors):
+        assert any(name.startswith(part) for name in tensors)
         fresh = state.tensors()
         complete(
-            state, {k: fresh.get(k, t * 0) if k.startswith(key) else t for k, t in tensors.items()}
+            state,
+            {k: fresh.get(k, t * 0) if k.startswith(part) else t for k, t in tensors.items()},
         )
 
-    monkeypatch.setattr(TrainState, "load_tensors", load_without)
-    fit(config, tiny_dataset, run_dir, console)
-    assert fingerprint(run_dir) != uninterrupted
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TrainState, "load_tensors", load_without)
+        fit(config, dataset, run_dir, console)
+    return fingerprint(run_dir)
+
+
+@pytest.mark.parametrize("part", ["model", "ema", "optimizer", "rng", "losses"])
+def test_every_part_of_the_state_matters(
+    part, uninterrupted, tiny_config, tiny_dataset, tmp_path, console
+):
+    """The tests above would notice if a part of the state were not restored."""
+    changed = finish_without(part, tiny_config, tiny_dataset, tmp_path / "forgetful", console)
+    assert changed != uninterrupted
+
+
+@pytest.mark.parametrize("part", [STEM_BIAS, FIRST_FILTERS])
+def test_the_memory_of_either_optimizer_matters(
+    part, speedy_uninterrupted, speedy_config, tiny_dataset, tmp_path, console
+):
+    changed = finish_without(part, speedy_config, tiny_dataset, tmp_path / "forgetful", console)
+    assert changed != speedy_uninterrupted
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

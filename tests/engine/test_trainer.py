@@ -14,9 +14,10 @@ from resnet_cifar100.engine.evaluate import evaluate
 from resnet_cifar100.engine.record import load_record
 from resnet_cifar100.engine.report import render_markdown
 from resnet_cifar100.engine.state import create_state
-from resnet_cifar100.engine.step import train_step
+from resnet_cifar100.engine.step import train_step, warm_up
 from resnet_cifar100.engine.trainer import fit
 from resnet_cifar100.errors import NonFiniteError
+from resnet_cifar100.models.speednet import SpeedNet
 from resnet_cifar100.runtime import create_runtime
 
 
@@ -127,9 +128,11 @@ def test_weights_that_blow_up_in_the_last_step_never_reach_the_best_model(
 
 
 def test_a_step_learns_a_batch_by_heart(tiny_config, tiny_dataset):
-    config = dataclasses.replace(tiny_config, dropout=0.0, warmup_epochs=0, epochs=100, lr=0.1)
+    config = dataclasses.replace(
+        tiny_config, dropout=0.0, warmup_epochs=0, epochs=100, lr=0.1, crop_padding=0, flip=False
+    )
     train, _ = training_splits(tiny_dataset, config)
-    loader = TrainLoader(train, batch_size=50, seed=0, padding=0, flip=False)
+    loader = TrainLoader(train, config)
     state = create_state(config, create_runtime(config), loader)
     images, labels = next(loader.batches(0))
     for _ in range(60):
@@ -145,13 +148,45 @@ def test_bf16_and_fp32_agree_on_a_step(tiny_config, tiny_dataset):
     for precision in ("fp32", "bf16"):
         config = dataclasses.replace(tiny_config, dropout=0.0, precision=precision)
         train, _ = training_splits(tiny_dataset, config)
-        loader = TrainLoader(train, batch_size=50, seed=0, padding=2, flip=True)
+        loader = TrainLoader(train, config)
         state = create_state(config, create_runtime(config), loader)
         train_step(state, *next(loader.batches(0)))
         losses[precision] = state.losses.read(0, 1)[0]
     # bf16 keeps 8 bits: a loss near 4.6 may be off by about 1%.
     assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.01)
     assert losses["bf16"] != losses["fp32"]
+
+
+def test_the_network_learns_on_small_images_first(speedy_config, tiny_dataset, tmp_path, console):
+    sizes = []
+
+    def note_size(module, inputs):
+        if isinstance(module, SpeedNet) and module.training:
+            sizes.append(inputs[0].shape[-1])
+
+    with torch.nn.modules.module.register_module_forward_pre_hook(note_size):
+        fit(speedy_config, tiny_dataset, tmp_path / "run", console)
+    assert sizes == [16] * 10 + [20] * 14
+    assert load_bundle(speedy_config.checkpoint_path).preprocess.image_size == 20
+
+
+@pytest.mark.parametrize("name", ["tiny_config", "speedy_config"])
+def test_warming_up_leaves_no_trace(name, tiny_dataset, request):
+    config = request.getfixturevalue(name)
+    train, _ = training_splits(tiny_dataset, config)
+    loader = TrainLoader(train, config)
+    state = create_state(config, create_runtime(config), loader)
+    images, labels = next(loader.batches(0))
+    for step in range(2):
+        before = {name: tensor.clone() for name, tensor in state.tensors().items()}
+        warm_up(state, images, labels)
+        after = state.tensors()
+        assert before.keys() <= after.keys()
+        for name, tensor in after.items():  # no buffer of an optimizer is the same as one of zeros
+            assert torch.equal(before.get(name, torch.zeros_like(tensor)), tensor), name
+        assert all(p.grad is None for p in state.model.parameters())
+        assert state.step == step
+        train_step(state, images, labels)
 
 
 def test_the_average_follows_the_weights(tiny_config, tiny_dataset, tmp_path, console):

@@ -1,0 +1,90 @@
+"""Several processes that train as one, started by torchrun as a user would."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from resnet_cifar100.config import Config
+from resnet_cifar100.data.loader import Split, TrainLoader
+from resnet_cifar100.engine.record import load_record
+from resnet_cifar100.errors import ConfigError
+from resnet_cifar100.parallel import process_group
+from tests.conftest import REPOSITORY
+from tests.engine.test_resume import fingerprint
+from tests.test_kill import command
+
+CPU = torch.device("cpu")
+
+
+def torchrun(processes: int, folder: Path, data_dir: Path, *more: str) -> str:
+    """Train in so many processes; return what they printed."""
+    _, script, *flags = command(folder, data_dir, *more)
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    run = subprocess.run(
+        [sys.executable, *launcher, script, *flags],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    return run.stdout
+
+
+def batches_of(rank: int, world_size: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("RANK", str(rank))
+    monkeypatch.setenv("WORLD_SIZE", str(world_size))
+    images = torch.randint(
+        0, 256, (50, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
+    return list(TrainLoader(Split(images, torch.arange(50)), Config(batch_size=12)).batches(3))
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_the_parts_of_all_processes_make_up_the_batch_of_one(world_size, monkeypatch):
+    whole = batches_of(0, 1, monkeypatch)
+    parts = [batches_of(rank, world_size, monkeypatch) for rank in range(world_size)]
+    for (images, labels), *shares in zip(whole, *parts, strict=True):
+        assert torch.equal(torch.cat([images for images, _ in shares]), images)
+        assert torch.equal(torch.cat([labels for _, labels in shares]), labels)
+
+
+def test_a_batch_that_cannot_be_shared_out_is_refused(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    with pytest.raises(ConfigError, match="--batch-size must be a multiple of the 3 processes"):
+        process_group(CPU, 100).__enter__()
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_run_and_resume_it_bit_for_bit(tmp_path, tiny_data_dir):
+    flags = ("--batch-size", "50", "--dropout", "0.2")
+    printed = torchrun(2, tmp_path / "straight", tiny_data_dir, *flags)
+    assert printed.count("epoch   4/4") == 1  # the main process alone speaks
+    record = load_record(tmp_path / "straight" / "run")
+    assert record.status == "finished"
+    assert record.steps_per_epoch == 8
+    torchrun(
+        2, tmp_path / "short", tiny_data_dir, *flags, "--epochs", "2", "--schedule", "constant"
+    )
+    straight = torchrun(
+        2, tmp_path / "long", tiny_data_dir, *flags, "--epochs", "3", "--schedule", "constant"
+    )
+    assert straight.count("epoch   3/3") == 1
+    torchrun(2, tmp_path / "short", tiny_data_dir, "--epochs", "3", "--resume")
+    assert fingerprint(tmp_path / "short" / "run") == fingerprint(tmp_path / "long" / "run")
+
+
+@pytest.mark.slow
+def test_two_processes_learn_as_one_does(tmp_path, tiny_data_dir):
+    """Norms see half a batch each, so that the losses agree closely and not to the bit."""
+    losses = {}
+    for processes in (1, 2):
+        torchrun(processes, tmp_path / str(processes), tiny_data_dir, "--batch-size", "100")
+        rows = (tmp_path / str(processes) / "run" / "metrics.jsonl").read_text().splitlines()
+        losses[processes] = [json.loads(row)["train/loss"] for row in rows]
+    assert losses[2] == pytest.approx(losses[1], rel=0.05)
+    assert losses[2] != losses[1]
