@@ -67,14 +67,10 @@ def test_two_processes_train_one_run_and_resume_it_bit_for_bit(tmp_path, tiny_da
     record = load_record(tmp_path / "straight" / "run")
     assert record.status == "finished"
     assert record.steps_per_epoch == 8
-    torchrun(
-        2, tmp_path / "short", tiny_data_dir, *flags, "--epochs", "2", "--schedule", "constant"
-    )
-    straight = torchrun(
-        2, tmp_path / "long", tiny_data_dir, *flags, "--epochs", "3", "--schedule", "constant"
-    )
-    assert straight.count("epoch   3/3") == 1
-    torchrun(2, tmp_path / "short", tiny_data_dir, "--epochs", "3", "--resume")
+    flags = (*flags, "--schedule", "constant")
+    torchrun(2, tmp_path / "long", tiny_data_dir, *flags)
+    torchrun(2, tmp_path / "short", tiny_data_dir, *flags, "--epochs", "2")
+    assert "Resuming" in torchrun(2, tmp_path / "short", tiny_data_dir, *flags, "--resume")
     assert fingerprint(tmp_path / "short" / "run") == fingerprint(tmp_path / "long" / "run")
 
 

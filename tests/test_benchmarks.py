@@ -1,0 +1,263 @@
+"""What the benchmarks measure and make of it; how fast anything is belongs to no test."""
+
+import dataclasses
+import json
+import statistics
+
+import pytest
+import torch
+from PIL import Image
+
+from benchmarks import images, inference, measure, our_loop, page, scaling, train_step
+from benchmarks import plain_loop as plain
+from benchmarks import time_to_accuracy as accuracy
+from resnet_cifar100.config import ModelConfig
+from resnet_cifar100.data.loader import Split, TrainLoader
+from resnet_cifar100.engine.schedule import image_size_at
+from resnet_cifar100.engine.step import train_step as our_train_step
+from resnet_cifar100.models.factory import create_model
+from resnet_cifar100.recipes import create_recipe
+
+CPU = torch.device("cpu")
+ASKED = page.Asked(
+    device="cpu", rounds=2, turn_seconds=0.01, precision="bf16", compile_fault="no compiler"
+)
+
+
+@pytest.fixture(autouse=True)
+def no_compiler(monkeypatch):
+    """Try no compilation: it takes seconds."""
+    monkeypatch.setattr("resnet_cifar100.runtime._compile_fault", lambda _device: "no compiler")
+
+
+@pytest.fixture
+def few_images(monkeypatch, tiny_dataset):
+    """Let the benchmarks read 400 images."""
+    for module in (images, plain, our_loop, train_step, inference):
+        monkeypatch.setattr(module, "training_split", lambda: tiny_dataset.train)
+    our_loop.ready_state.cache_clear()
+    our_loop.step_block.cache_clear()
+
+
+def noting(calls, name, seconds):
+    def block(pieces):
+        calls.append((name, pieces))
+        return [seconds]
+
+    return block
+
+
+def test_variants_take_turns_after_a_round_that_is_not_counted():
+    calls = []
+    blocks = {"a": noting(calls, "a", 0.5), "b": noting(calls, "b", 4.0)}
+    turns = measure.take_turns(blocks, rounds=2, turn_seconds=2.0)
+    assert calls == [("a", 1), ("b", 1), *[("a", 4), ("b", 1)] * 2]
+    assert turns == {"a": [[0.5], [0.5]], "b": [[4.0], [4.0]]}
+
+
+def test_the_mean_of_a_turn_is_over_its_pieces():
+    assert measure.mean_of_turns({"a": [[1.0, 3.0], [5.0]]}) == {"a": [2.0, 5.0]}
+
+
+def test_the_seconds_of_a_piece_are_those_of_all_divided_by_their_number(monkeypatch):
+    calls, clock = [], iter([10.0, 16.0])
+    monkeypatch.setattr(measure.time, "perf_counter", lambda: next(clock))
+    assert measure.seconds_per_piece(lambda: calls.append(1), 3, CPU) == 2.0
+    assert len(calls) == 3
+
+
+def test_a_ratio_says_how_many_times_faster_within_each_round():
+    assert measure.speed_ratios([1.0, 2.0], to=[3.0, 8.0]) == [3.0, 4.0]
+    assert measure.spread([3.0, 1.0, 2.0]) == "2.00 (1.00 to 3.00)"
+
+
+def test_the_matrix_rate_is_that_of_the_fastest_product(monkeypatch):
+    seconds = iter([4.0, 2.0, 8.0])
+    monkeypatch.setattr(measure, "seconds_per_piece", lambda *_: next(seconds))
+    assert measure.matrix_rate(torch.float32, CPU, size=10, repeats=3) == 2 * 10**3 / 2.0
+
+
+def views_of_plain_loader(image, count, padding):
+    return {plain.crop_and_flip(image, padding).tobytes() for _ in range(count)}
+
+
+def test_both_loaders_draw_the_same_windows_and_mirror_them(tiny_config):
+    pixels = torch.arange(1, 3 * 32 * 32 + 1).remainder(251).to(torch.uint8).view(3, 32, 32)
+    image = Image.fromarray(pixels.permute(1, 2, 0).numpy())
+    split = Split(pixels.expand(400, 3, 32, 32), torch.zeros(400, dtype=torch.int64))
+    config = dataclasses.replace(tiny_config, crop_padding=1, batch_size=400)
+    ours, _ = next(TrainLoader(split, config).batches(0))
+    ours = {view.permute(1, 2, 0).numpy().tobytes() for view in ours}
+    assert len(ours) == 3 * 3 * 2
+    assert views_of_plain_loader(image, 400, padding=1) == ours
+
+
+def test_the_plain_data_set_normalises_and_resizes(tiny_dataset):
+    arrays = torch.full((1, 32, 32, 3), 255, dtype=torch.uint8).numpy()
+    pixels, label = plain.PlainDataset(arrays, [7], padding=0, image_size=20)[0]
+    assert pixels.shape == (3, 20, 20)
+    assert label == 7
+    assert pixels[0, 0, 0].item() == pytest.approx((1 - 0.5071) / 0.2673)
+
+
+def test_the_plain_loop_uses_the_convolutions_of_the_library_with_equal_results():
+    config = ModelConfig(name="speednet", width=0.25, dropout=0.0, image_size=16)
+    ours = create_model(config).train()
+    theirs = create_model(config).train()
+    theirs.load_state_dict(ours.state_dict())
+    theirs = plain.with_library_convolutions(theirs)
+    assert {type(m) for m in theirs.modules() if isinstance(m, torch.nn.Conv2d)} == {
+        torch.nn.Conv2d
+    }
+    batch = torch.randn(4, 3, 16, 16)
+    torch.testing.assert_close(theirs(batch), ours(batch), rtol=1e-3, atol=1e-3)
+
+
+def test_the_plain_loop_trains(few_images, monkeypatch):
+    monkeypatch.setattr(plain.PlainSettings, "workers", 0)
+    settings = plain.PlainSettings(
+        model=ModelConfig(name="resnet8x4_s2", image_size=16), batch_size=8, padding=2, device="cpu"
+    )
+    assert plain.training_turn(settings, 1)[0] > 0
+    assert plain.loading_turn(settings, 2)[0] > 0
+
+
+def test_our_step_is_timed_at_the_asked_size_and_only_there(few_images, speedy_config, monkeypatch):
+    sizes = []
+
+    def noted(state, batch, labels):
+        sizes.append(image_size_at(state.step, state.config, steps_per_epoch=state.steps_per_epoch))
+        our_train_step(state, batch, labels)
+
+    monkeypatch.setattr(our_loop, "train_step", noted)
+    block = our_loop.step_block(speedy_config, 16)
+    (seconds,) = block(12)  # the run has ten steps of this size
+    assert seconds > 0
+    assert sizes == [16] * 12
+    our_loop.step_block(speedy_config, 20)(1)
+    assert sizes[12:] == [20]
+
+
+def test_a_run_counts_each_image_size_as_often_as_the_schedule_has_it():
+    fast = create_recipe("fast")
+    steps = our_loop.steps_by_size(fast, 48)
+    assert list(steps) == [*fast.early_sizes, fast.image_size]
+    assert sorted(step for of_size in steps.values() for step in of_size) == [
+        *range(fast.epochs * 48)
+    ]
+
+
+def test_the_share_of_a_run_is_weighted_by_its_steps(few_images, speedy_config):
+    # 8 steps an epoch and 3 epochs: 10 steps at 16 pixels, 14 at 20.
+    subject = train_step.Subject(speedy_config, ())
+    measured = {
+        16: [train_step.Variant("plain loop", "fp32", None, [2.0, 4.0, 3.0])],
+        20: [train_step.Variant("plain loop", "fp32", None, [5.0])],
+    }
+    measured[16].append(train_step.Variant("ours", "bf16", None, [1.0]))
+    measured[20].append(train_step.Variant("ours", "bf16", None, [2.0]))
+    flop = 10 * our_loop.step_flop(speedy_config, 16) + 14 * our_loop.step_flop(speedy_config, 20)
+    rates = {"fp32": flop / 50, "bf16": flop / 19}
+    rows = train_step.schedule_rows(subject, measured, rates)
+    assert rows[0][1:4] == ["plain loop", "100.0", "1.00"]
+    assert rows[1][1:4] == ["ours", "38.0", "2.63"]
+    assert [row[-1] for row in rows] == ["50.0%", "50.0%"]
+
+
+def test_without_a_compiler_the_compiled_variants_are_left_out_with_a_note(
+    few_images, speedy_config
+):
+    subject = train_step.Subject(speedy_config, ("bf16",))
+    found = train_step.variants(subject, 16, ASKED, process=None)
+    assert [v.name for v in found] == ["plain loop", "ours, eager, fp32", "ours, eager, bf16"]
+    for variant in found:
+        variant.seconds = [1.0, 2.0]
+    rates = {"fp32": 1e12, "bf16": 2e12}
+    table = train_step.step_table("speednet", [(subject, {16: found})], rates, ASKED)
+    text = page.render([table])
+    assert "no compiler" in text
+    assert "| ours, eager, bf16 | 33 | 1.00 (1.00 to 1.00) |" in text
+    assert list(inference.predictors(create_recipe("quick"), ASKED)) == [
+        "eager, fp32",
+        "eager, bf16",
+    ]
+
+
+def test_a_full_width_without_the_plain_loop_has_no_ratio(few_images, speedy_config):
+    subject = train_step.Subject(speedy_config, (), has_all=False)
+    found = train_step.variants(subject, 16, ASKED, process=None)
+    assert [v.name for v in found] == ["ours, eager, bf16"]
+    assert train_step.ratio_text(found[0], found) == "-"
+
+
+@pytest.mark.parametrize(("percent", "expected"), [(50, 50.0), (99, 99.0), (100, 100.0)])
+def test_a_percentile_is_one_of_the_values(percent, expected):
+    assert inference.percentile([float(v) for v in range(100, 0, -1)], percent) == expected
+
+
+def test_thread_counts_double_up_to_all_cores(monkeypatch):
+    monkeypatch.setattr(scaling.os, "cpu_count", lambda: 6)
+    assert scaling.thread_counts() == [1, 2, 4, 6]
+
+
+def outcome(seed, top1, seconds):
+    values = {"title": "CIFAR-100", "train_seconds": seconds, "warmup_seconds": 1.0}
+    reached = seconds / 2 if top1 >= 0.75 else None
+    return {"seed": seed, "top1": top1, "seconds_to_target": reached, **values}
+
+
+def test_the_moment_of_the_target_counts_only_if_the_final_weights_have_it():
+    epochs = [
+        {"test/top1": top1, "train_seconds": seconds}
+        for top1, seconds in [(0.5, 10.0), (0.751, 20.0), (0.749, 30.0), (0.76, 40.0)]
+    ]
+    assert accuracy.seconds_to_target(epochs, final=0.76) == 20.0
+    assert accuracy.seconds_to_target(epochs, final=0.749) is None
+
+
+def test_seeds_are_summed_up_with_mean_and_standard_deviation():
+    seconds, top1 = [100.0, 102.0, 107.0], [0.74, 0.752, 0.756]
+    rows = accuracy.rows([outcome(i, *o) for i, o in enumerate(zip(top1, seconds, strict=True))])
+    assert rows[0] == ["0", "74.00%", "100.00", "1.00", "-"]
+    mean, deviation = statistics.mean(seconds), statistics.stdev(seconds)
+    assert rows[-1][0] == "mean of 3"
+    assert rows[-1][2] == f"{mean:.2f} +- {deviation:.2f}"
+    assert rows[-1][4].endswith("(2 of 3 seeds)")
+
+
+def test_seeds_that_are_written_are_not_trained_again(tmp_path, monkeypatch):
+    trained = []
+
+    def train(config):
+        trained.append(config.seed)
+        return config.seed
+
+    monkeypatch.setattr(accuracy, "train", train)
+    monkeypatch.setattr(accuracy, "outcome", lambda seed: outcome(seed, 0.76, 100.0 + seed))
+    makers = {accuracy.NAME: accuracy.tables}
+    for seeds in ("2", "3", "3"):
+        page.main(makers, ["--seeds", seeds, "--recipe", "smoke", "--out", str(tmp_path)])
+    assert trained == [0, 1, 2]
+    page.main(makers, ["--seeds", "1", "--recipe", "quick", "--out", str(tmp_path)])
+    assert trained == [0, 1, 2, 0]
+
+
+def test_a_later_call_replaces_its_own_tables_alone(tmp_path):
+    def table(name, value):
+        return page.Table(name, name.title(), "How.", ["A"], [[value]], {"seconds": [1.5, 2.0]})
+
+    makers = {
+        "first": lambda _asked: iter([table("first", "old")]),
+        "second": lambda _asked: iter([table("second", "kept")]),
+    }
+    page.main(makers, ["--out", str(tmp_path)])
+    makers["first"] = lambda _asked: iter([table("first", "new")])
+    page.main(makers, ["--out", str(tmp_path), "--only", "first"])
+    text = (tmp_path / "README.md").read_text()
+    assert "| new |" in text
+    assert "| kept |" in text
+    assert "| old |" not in text
+    content = json.loads((tmp_path / "result.json").read_text())
+    assert content["second"]["samples"] == {"seconds": [1.5, 2.0]}
+    assert "[ 1.5, 2.0 ]" in (tmp_path / "result.json").read_text()
+    assert content["first"]["environment"]["command"].startswith("python")
