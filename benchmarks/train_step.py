@@ -1,162 +1,277 @@
-"""How fast a training step is beside the loop that most people write, measured in one run.
+"""How fast a training step is beside the plain loop, and how near to the machine's peak.
 
-    python -m benchmarks.train_step [--model resnet44v2] [--rounds 5] [--steps 4] [--out FOLDER]
+    python -m benchmarks.train_step [--device cpu] [--models resnet44v2,resnet18,speednet]
 
-The plain loop: DataLoader with two workers, crop and flip with Pillow one image at a time, eager,
-fp32, NCHW. Ours: the step of `train.py` on the same images, eager and compiled. The variants take
-turns, so that a busy moment of the machine hits all of them; the ratio of each round is taken, and
-the median over the rounds reported with its range.
+The networks are measured in the settings of the recipe that they belong to, speednet at each of
+its image sizes.
 """
 
-import argparse
 import dataclasses
 import json
-import random
 import statistics
-import time
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 
-import numpy as np
 import torch
-import torch.nn.functional as F
-from PIL import Image, ImageOps
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
-from resnet_cifar100.cli.screen import console, say
+from benchmarks.images import training_split
+from benchmarks.measure import (
+    MATRIX_SIZES,
+    Block,
+    matrix_rate,
+    mean_of_turns,
+    speed_ratios,
+    spread,
+    take_turns,
+)
+from benchmarks.our_loop import dtype_of, forget, step_block, step_flop, steps_by_size
+from benchmarks.page import Asked, Table, main
+from benchmarks.plain_loop import PlainSettings, fresh_process, training_block
 from resnet_cifar100.config import Config
-from resnet_cifar100.constants import MEAN, STD
-from resnet_cifar100.data.loader import Split, TrainLoader
-from resnet_cifar100.engine.report import markdown_table
-from resnet_cifar100.engine.state import create_state
-from resnet_cifar100.engine.step import train_step
-from resnet_cifar100.models.factory import create_model
-from resnet_cifar100.runtime import create_runtime, environment
-from resnet_cifar100.storage import replace_file
+from resnet_cifar100.recipes import create_recipe
 
-IMAGES = 50_000
-BATCH_SIZE = 128
+PLAIN = "plain loop"
+TUNED = "plain loop, bf16, channels_last, more workers"
 
-
-class PlainDataset(Dataset[tuple[Tensor, int]]):
-    """Images as most tutorials hold them: arrays (H,W,3), made Pillow images one at a time."""
-
-    def __init__(self, images: np.ndarray, labels: list[int]) -> None:
-        self.images = images
-        self.labels = labels
-        self.mean = torch.tensor(MEAN).view(3, 1, 1)
-        self.std = torch.tensor(STD).view(3, 1, 1)
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        image = ImageOps.expand(Image.fromarray(self.images[index]), border=4)
-        left, top = random.randint(0, 8), random.randint(0, 8)
-        image = image.crop((left, top, left + 32, top + 32))
-        if random.random() < 0.5:
-            image = ImageOps.mirror(image)
-        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
-        return (pixels - self.mean) / self.std, self.labels[index]
+SPEED_HEAD = ["Ratio to the plain loop", "GFLOP/s", "Share of the matrix product"]
+HOW_PLAIN = (
+    "The plain loop: DataLoader with two workers, crop and flip with Pillow one image at a time, "
+    "eager, fp32, NCHW, SGD, in a process of its own. Ours: the step of `train.py` with its loader."
+)
+HOW_TURNS = (
+    "Medians over {rounds} rounds in which all rows of one image size take turns; a first round is "
+    "not counted. Ratios are of two variants within a round: median, and lowest to highest."
+)
+HOW_SHARE = (
+    "Nominal FLOP are six for each multiply-add of the forward pass, as if every convolution were "
+    "done as it is defined; the share is of the matrix product above in the same precision, and an "
+    "algorithm that saves products can exceed 100%."
+)
 
 
-def plain_steps(config: Config, images: Tensor, labels: Tensor) -> Iterator[None]:
-    """Take one step of the plain loop at each `next`."""
-    arrays = images.permute(0, 2, 3, 1).numpy()
-    dataset = PlainDataset(arrays, labels.tolist())
-    loader = DataLoader(dataset, batch_size=BATCH_SIZE, shuffle=True, num_workers=2, drop_last=True)
-    model = create_model(config.model_config).to(memory_format=torch.contiguous_format)
-    optimizer = torch.optim.SGD(
-        model.parameters(),
-        lr=config.lr,
-        momentum=config.momentum,
-        weight_decay=config.weight_decay,
+@dataclass(frozen=True)
+class Subject:
+    """One network in its settings. `has_all` is false where only our own fastest is of interest."""
+
+    config: Config
+    compiled: tuple[str, ...]
+    has_all: bool = True
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The image sizes of the recipe, the smallest first."""
+        return (*self.config.early_sizes, self.config.image_size)
+
+
+@dataclass
+class Variant:
+    """A row of the table, and the seconds of a step in each round."""
+
+    name: str
+    precision: str
+    block: Block
+    seconds: list[float] = dataclasses.field(default_factory=list)
+
+
+Measured = dict[int, list[Variant]]  # by image size
+Results = list[tuple[Subject, Measured]]
+Rates = Mapping[str, float]  # FLOP/s of the matrix product by precision
+
+
+def subjects(asked: Asked) -> dict[str, list[Subject]]:
+    """Return what is measured under each name; compiled in both precisions is resnet44v2 alone."""
+    reference = dataclasses.replace(create_recipe("reference"), device=asked.device)
+    fast = dataclasses.replace(create_recipe("fast"), device=asked.device)
+    widths = dict.fromkeys((fast.width, 1.0))
+    auto = (asked.precision,)
+    return {
+        "resnet44v2": [Subject(reference, tuple(asked.precisions))],
+        "resnet18": [Subject(dataclasses.replace(reference, model="resnet18"), auto)],
+        "speednet": [
+            Subject(
+                dataclasses.replace(fast, width=width),
+                auto,
+                has_all=width == fast.width or asked.device == "cuda",
+            )
+            for width in widths
+        ],
+    }
+
+
+def variants(
+    subject: Subject, image_size: int, asked: Asked, process: ProcessPoolExecutor
+) -> list[Variant]:
+    """Return what takes turns at one image size, the plain loop first."""
+    found = []
+    if subject.has_all:
+        plain = plain_settings(subject.config, image_size)
+        found.append(Variant(PLAIN, "fp32", training_block(process, plain)))
+        if asked.device == "cuda":
+            tuned = dataclasses.replace(plain, is_tuned=True)
+            found.append(Variant(TUNED, "bf16", training_block(process, tuned)))
+    for is_compiled in (False, True):
+        precisions = asked.precisions if subject.has_all else [asked.precision]
+        if is_compiled:
+            precisions = [
+                p for p in precisions if p in subject.compiled and not asked.compile_fault
+            ]
+        for precision in precisions:
+            config = dataclasses.replace(subject.config, precision=precision, compile=is_compiled)
+            name = f"ours, {'compiled' if is_compiled else 'eager'}, {precision}"
+            found.append(Variant(name, precision, step_block(config, image_size)))
+    return found
+
+
+def plain_settings(config: Config, image_size: int) -> PlainSettings:
+    """Return the plain loop that does the work of `config` at an image size."""
+    return PlainSettings(
+        model=dataclasses.replace(config.model_config, image_size=image_size),
+        batch_size=config.batch_size,
+        padding=config.crop_padding,
+        device=config.device,
     )
-    while True:
-        for batch, targets in loader:
-            optimizer.zero_grad()
-            loss = F.cross_entropy(model(batch), targets)
-            loss.backward()
-            optimizer.step()
-            loss.item()
-            yield
 
 
-def our_steps(config: Config, images: Tensor, labels: Tensor) -> Iterator[None]:
-    """Take one step of this project's loop at each `next`."""
-    runtime = create_runtime(config)
-    loader = TrainLoader(
-        Split(images, labels).to(runtime.device),
-        batch_size=BATCH_SIZE,
-        seed=0,
-        padding=4,
-        flip=True,
-    )
-    state = create_state(config, runtime, loader)
-    while True:
-        for batch, targets in loader.batches(state.epoch):
-            train_step(state, batch, targets)
-            yield
+def measure(subject: Subject, asked: Asked, process: ProcessPoolExecutor) -> Measured:
+    """Return the measured variants at each image size."""
+    measured = {}
+    for image_size in subject.sizes:
+        of_size = variants(subject, image_size, asked, process)
+        turns = take_turns(
+            {variant.name: variant.block for variant in of_size},
+            rounds=asked.rounds,
+            turn_seconds=asked.turn_seconds,
+        )
+        for variant in of_size:
+            variant.seconds = mean_of_turns(turns)[variant.name]
+        measured[image_size] = of_size
+    return measured
 
 
-def measure(
-    variants: dict[str, Iterator[None]], *, rounds: int, steps: int
-) -> dict[str, list[float]]:
-    """Return the images/s of each variant in each round; a first round warms up uncounted."""
-    speeds: dict[str, list[float]] = {name: [] for name in variants}
-    for round_number in range(-1, rounds):
-        for name, variant in variants.items():
-            started = time.perf_counter()
-            for _ in range(steps):
-                next(variant)
-            seconds = time.perf_counter() - started
-            if round_number >= 0:
-                speeds[name].append(steps * BATCH_SIZE / seconds)
-    return speeds
-
-
-def summarize(speeds: dict[str, list[float]]) -> list[tuple[str, str, str]]:
-    """Return (variant, median images/s, median ratio to the plain loop with its range)."""
+def step_rows(subject: Subject, measured: Measured, rates: Rates) -> list[list[str]]:
+    """Return (width, side, variant, images/s, ratio to the plain loop, GFLOP/s, share)."""
     rows = []
-    for name, values in speeds.items():
-        ratios = [a / b for a, b in zip(values, speeds["plain loop"], strict=True)]
-        ratio = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
-        rows.append((name, f"{statistics.median(values):.1f}", ratio))
+    for image_size, of_size in measured.items():
+        flop = step_flop(subject.config, image_size)
+        for variant in of_size:
+            seconds = statistics.median(variant.seconds)
+            rows.append(
+                [
+                    f"{subject.config.width:g}",
+                    str(image_size),
+                    variant.name,
+                    f"{subject.config.batch_size / seconds:,.0f}",
+                    ratio_text(variant, of_size),
+                    f"{flop / seconds / 1e9:,.0f}",
+                    f"{flop / seconds / rates[variant.precision]:.1%}",
+                ]
+            )
     return rows
 
 
-def main() -> None:
-    """Measure, print the table, and write it with all samples to the folder given by --out."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="resnet44v2")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=8)
-    parser.add_argument("--out", type=Path)
-    asked = parser.parse_args()
-    config = Config(model=asked.model, batch_size=BATCH_SIZE, device="cpu")
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (IMAGES, 3, 32, 32), generator=generator, dtype=torch.uint8)
-    labels = torch.randint(0, 100, (IMAGES,), generator=generator)
-    variants = {
-        "plain loop": plain_steps(config, images, labels),
-        "ours, eager": our_steps(config, images, labels),
-        "ours, compiled": our_steps(dataclasses.replace(config, compile=True), images, labels),
+def ratio_text(variant: Variant, others: list[Variant]) -> str:
+    """Return the ratio to the plain loop, or a dash where that was not measured."""
+    for plain in others:
+        if plain.name == PLAIN:
+            return spread(speed_ratios(variant.seconds, plain.seconds))
+    return "-"
+
+
+def schedule_rows(subject: Subject, measured: Measured, rates: Rates) -> list[list[str]]:
+    """Return (width, variant, seconds, ratio, GFLOP/s, share) of all steps of a run.
+
+    Each image size counts as often as the recipe has steps of it.
+    """
+    counts = {size: len(steps) for size, steps in run_steps(subject.config).items()}
+    flop = sum(count * step_flop(subject.config, size) for size, count in counts.items())
+    totals: dict[str, float] = {}
+    precisions: dict[str, str] = {}
+    for size, of_size in measured.items():
+        for variant in of_size:
+            seconds = counts[size] * statistics.median(variant.seconds)
+            totals[variant.name] = totals.get(variant.name, 0.0) + seconds
+            precisions[variant.name] = variant.precision
+    return [
+        [
+            f"{subject.config.width:g}",
+            name,
+            f"{seconds:,.1f}",
+            f"{totals[PLAIN] / seconds:.2f}" if PLAIN in totals else "-",
+            f"{flop / seconds / 1e9:,.0f}",
+            f"{flop / seconds / rates[precisions[name]]:.1%}",
+        ]
+        for name, seconds in totals.items()
+    ]
+
+
+def tables(asked: Asked) -> Iterator[Table]:
+    """Yield the matrix product, a table for each network, and whole runs of those that resize."""
+    device = torch.device(asked.device)
+    rates: Rates = {name: matrix_rate(dtype_of(name), device) for name in asked.precisions}
+    yield matrix_table(asked, rates)
+    with fresh_process() as process:
+        for name in asked.models:
+            results = [(s, measure(s, asked, process)) for s in subjects(asked)[name]]
+            yield step_table(name, results, rates, asked)
+            if len(results[0][0].sizes) > 1:
+                yield run_table(name, results, rates, asked)
+            forget(asked.device)
+
+
+def step_table(name: str, results: Results, rates: Rates, asked: Asked) -> Table:
+    """Return the table of one network."""
+    samples = {
+        f"width {subject.config.width:g}, {size} px": {v.name: v.seconds for v in of_size}
+        for subject, measured in results
+        for size, of_size in measured.items()
     }
-    if not create_runtime(dataclasses.replace(config, compile=True)).is_compiled:
-        raise SystemExit("torch.compile does not work here, so there is nothing to compare")
-    speeds = measure(variants, rounds=asked.rounds, steps=asked.steps)
-    head = ["Training step", "Images/s (median)", "Ratio to the plain loop (median, range)"]
-    table = markdown_table(head, summarize(speeds))
-    rounds = f"{asked.rounds} rounds of {asked.steps} steps"
-    say(f"{asked.model}, batch {BATCH_SIZE}, {rounds}, in turn")
-    console.print(table, highlight=False)
-    if asked.out:
-        record = {"model": asked.model, "batch_size": BATCH_SIZE, "images_per_s": speeds}
-        record |= {"environment": environment()}
-        replace_file(asked.out / "result.json", json.dumps(record, indent=2) + "\n")
-        replace_file(asked.out / "README.md", f"# {asked.model}: training step on a CPU\n\n{table}")
+    return Table(
+        name=f"train_step_{name}",
+        title=f"Training step: {name}, batch {results[0][0].config.batch_size}",
+        how=f"{HOW_PLAIN} {HOW_TURNS.format(rounds=asked.rounds)} {HOW_SHARE}",
+        head=["Width", "Side", "Step", "Images/s", *SPEED_HEAD],
+        rows=[row for result in results for row in step_rows(*result, rates)],
+        samples={
+            "settings": [json.loads(subject.config.to_json()) for subject, _ in results],
+            "matrix_flop_per_s": dict(rates),
+            "seconds_per_step": samples,
+        },
+        notes=asked.notes,
+    )
+
+
+def run_table(name: str, results: Results, rates: Rates, asked: Asked) -> Table:
+    """Return the table of all steps of a run of one network."""
+    return Table(
+        name=f"train_step_{name}_run",
+        title=f"All training steps of a run: {name}",
+        how="The medians of the table above, each image size as often as the recipe has steps of "
+        "it: the share of the matrix product over a whole run.",
+        head=["Width", "Step", "Seconds", *SPEED_HEAD],
+        rows=[row for result in results for row in schedule_rows(*result, rates)],
+        samples={"steps": {size: len(s) for size, s in run_steps(results[0][0].config).items()}},
+        notes=asked.notes,
+    )
+
+
+def matrix_table(asked: Asked, rates: Rates) -> Table:
+    """Return the machine's measured peak."""
+    return Table(
+        name="train_step_matrix",
+        title="Matrix product",
+        how="The best of five products of two large square matrices: what the machine can do.",
+        head=["Precision", "GFLOP/s"],
+        rows=[[precision, f"{rate / 1e9:,.0f}"] for precision, rate in rates.items()],
+        samples={"size": MATRIX_SIZES[asked.device], "flop_per_s": dict(rates)},
+        notes=["On a GPU fp32 products are TF32."] if asked.device == "cuda" else [],
+    )
+
+
+def run_steps(config: Config) -> dict[int, list[int]]:
+    """Return the steps of a run over all training images, by image size."""
+    return steps_by_size(config, len(training_split().labels) // config.batch_size)
 
 
 if __name__ == "__main__":
-    main()
+    main({"train_step": tables})

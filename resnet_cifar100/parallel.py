@@ -7,7 +7,9 @@ Every process holds the whole network and takes its share of each batch; the gra
 saves; the others follow its decisions. In a run of one process all of this does nothing.
 """
 
+import gc
 import os
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -41,6 +43,8 @@ def is_main_process() -> bool:
 def process_group(device: torch.device, batch_size: int) -> Iterator[None]:
     """Join the other processes of the run, if there are any, and leave them at the end.
 
+    Networks that share gradients must not outlive the context: keep them in a function of its own.
+
     Raises:
         ConfigError: for a batch that cannot be shared out evenly.
     """
@@ -54,7 +58,14 @@ def process_group(device: torch.device, batch_size: int) -> Iterator[None]:
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield
+        dist.barrier()
+    except BaseException as error:
+        traceback.clear_frames(error.__traceback__)
+        raise
     finally:
+        # The network must go first: as the last owner of the group it would wait, holding Python's
+        # lock, for a thread of the group that wants that lock.
+        gc.collect()
         dist.destroy_process_group()
 
 

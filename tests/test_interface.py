@@ -274,7 +274,7 @@ def test_training_alone_says_what_it_picked_and_why(tmp_path, tiny_data_dir):
         "synthetic",
         "--data-dir",
         tiny_data_dir,
-        *("--epochs", 1, "--image-size", 8, "--warmup-epochs", 0, "--device", "cpu"),
+        *("--epochs", 1, "--warmup-epochs", 0, "--device", "cpu"),
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr

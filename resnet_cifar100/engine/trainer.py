@@ -33,7 +33,7 @@ from resnet_cifar100.parallel import (
     process_group,
     world_size,
 )
-from resnet_cifar100.runtime import create_runtime
+from resnet_cifar100.runtime import Runtime, create_runtime
 
 # What a resumed run may change, always announced: the length of the run, the machine (which may
 # change the last bits), and where things go.
@@ -56,25 +56,30 @@ def fit(config: Config, dataset: Dataset, run_dir: Path, console: Console) -> Ru
     """
     runtime = create_runtime(config)
     with process_group(runtime.device, config.batch_size):
-        train, val = training_splits(dataset, config)
-        loader = TrainLoader(train.to(runtime.device), config)
-        state = create_state(config, runtime, loader)
-        test = dataset.test.to(runtime.device)
-        held_out = val.to(runtime.device) if val else None
-        run_dir = from_main_process(run_dir)
-        with _only_writer(run_dir), _signals_noted() as noted:
-            for note in _prepare(state, loader, run_dir):
-                console.print(note, highlight=False, markup=False, soft_wrap=True)
-            with RunLog(state, dataset.title, run_dir, console) as log:
-                while not state.is_finished:
-                    train_one_epoch(state, loader, log, noted)
-                    state.check_finite()
-                    if measure_epoch(state, log, val=held_out, test=test):
-                        _save_best(state, dataset, log)
-                    save_state(state, run_dir)
-                    _stop_if_noted(noted, log)
-                if is_main_process():
-                    log.finish(measure_result(state, test, log))
+        return _fit(config, runtime, dataset, from_main_process(run_dir), console)
+
+
+def _fit(
+    config: Config, runtime: Runtime, dataset: Dataset, run_dir: Path, console: Console
+) -> RunRecord:
+    train, val = training_splits(dataset, config)
+    loader = TrainLoader(train.to(runtime.device), config)
+    state = create_state(config, runtime, loader)
+    test = dataset.test.to(runtime.device)
+    held_out = val.to(runtime.device) if val else None
+    with _only_writer(run_dir), _signals_noted() as noted:
+        for note in _prepare(state, loader, run_dir):
+            console.print(note, highlight=False, markup=False, soft_wrap=True)
+        with RunLog(state, dataset.title, run_dir, console) as log:
+            while not state.is_finished:
+                train_one_epoch(state, loader, log, noted)
+                state.check_finite()
+                if measure_epoch(state, log, val=held_out, test=test):
+                    _save_best(state, dataset, log)
+                save_state(state, run_dir)
+                _stop_if_noted(noted, log)
+            if is_main_process():
+                log.finish(measure_result(state, test, log))
     return log.record
 
 

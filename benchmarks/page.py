@@ -1,0 +1,181 @@
+"""What a benchmark leaves: tables on the screen, result.json with all samples, and README.md.
+
+Both files are written after each table, and tables that are there already stay: a benchmark that
+was stopped goes on with --only and the same --out.
+"""
+
+import argparse
+import dataclasses
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from resnet_cifar100.cli.screen import say
+from resnet_cifar100.config import Config
+from resnet_cifar100.engine.report import markdown_table
+from resnet_cifar100.recipes import RECIPES
+from resnet_cifar100.runtime import choose_device, create_runtime, environment
+from resnet_cifar100.storage import replace_file
+
+ROUNDS = {"cpu": 3, "cuda": 10}
+MODELS = ("resnet44v2", "resnet18", "speednet")
+
+
+@dataclass
+class Table:
+    """One table with all that was measured for it. `how` is the sentence that stands above it."""
+
+    name: str
+    title: str
+    how: str
+    head: list[str]
+    rows: list[list[str]]
+    samples: dict[str, Any]
+    notes: list[str] = field(default_factory=list)
+    environment: dict[str, Any] = field(default_factory=dict)
+
+    def markdown(self) -> str:
+        """Return the section of the page."""
+        parts = [f"## {self.title}\n", f"{self.how}\n", markdown_table(self.head, self.rows)]
+        return "\n".join([*parts, *(f"{note}\n" for note in self.notes)])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What the command line asks for, and what this machine answers to it."""
+
+    device: str
+    rounds: int
+    turn_seconds: float
+    models: tuple[str, ...] = MODELS
+    precision: Literal["fp32", "bf16"]
+    """What `--precision auto` is on this device."""
+    compile_fault: str
+    """Why there is no compiled variant; empty where there is."""
+    recipe: str = "fast"
+    epochs: int = 0
+    seeds: int = 10
+    earlier: Mapping[str, Table] = field(default_factory=dict)
+
+    @property
+    def precisions(self) -> list[Literal["fp32", "bf16"]]:
+        """fp32, and what `auto` is where that differs."""
+        return list(dict.fromkeys(("fp32", self.precision)))
+
+    @property
+    def notes(self) -> list[str]:
+        """What to say below a table that lacks its compiled variants."""
+        return [self.compile_fault] if self.compile_fault else []
+
+
+Maker = Callable[[Asked], Iterator[Table]]
+
+
+def main(makers: Mapping[str, Maker], argv: Sequence[str] | None = None) -> None:
+    """Make the tables that the command line asks for, print them, and write them to --out."""
+    flags = _parser(makers).parse_args(argv)
+    out: Path | None = flags.out
+    if out is None and len(makers) > 1:
+        kind = "gpu" if flags.device == "cuda" else "cpu"
+        out = Path("records") / f"{date.today().isoformat()}_bench-{kind}"
+    tables = read_tables(out)
+    asked = _asked(flags, tables)
+    # One network is compiled for many sizes. After eight torch would go on eager, unasked.
+    with torch._dynamo.config.patch(recompile_limit=256, fail_on_recompile_limit_hit=True):
+        for name in flags.only or _usual(makers, flags.device):
+            for table in makers[name](asked):
+                table.environment = environment()
+                tables[table.name] = table
+                say(f"\n{table.markdown()}")
+                if out:
+                    write_tables(out, tables)
+    if out:
+        say(f"Written to {out}/")
+
+
+def read_tables(out: Path | None) -> dict[str, Table]:
+    """Return the tables that an earlier call left in `out`, by name."""
+    path = out / "result.json" if out else None
+    if path is None or not path.exists():
+        return {}
+    return {name: Table(name=name, **table) for name, table in json.loads(path.read_text()).items()}
+
+
+def write_tables(out: Path, tables: Mapping[str, Table]) -> None:
+    """Write result.json and README.md."""
+    content = {name: dataclasses.asdict(table) for name, table in tables.items()}
+    for table in content.values():
+        del table["name"]
+    text = json.dumps(content, indent=1, default=str)
+    # A list of numbers on one line, however many they are.
+    text = re.sub(r"\[[\s\d.,e+-]*\]", lambda numbers: " ".join(numbers[0].split()), text)
+    replace_file(out / "result.json", text + "\n")
+    replace_file(out / "README.md", render(list(tables.values())))
+
+
+def render(tables: Sequence[Table]) -> str:
+    """Return the whole page: the tables, and below them the machine that each was measured on."""
+    measured: dict[str, list[Table]] = {}
+    for table in tables:
+        measured.setdefault(json.dumps(table.environment), []).append(table)
+    parts = ["# Benchmarks\n", *(table.markdown() for table in tables), "## Environment\n"]
+    for content, of_one in measured.items():
+        rows = [(key, value) for key, value in json.loads(content).items() if value != []]
+        titles = "; ".join(table.title for table in of_one)
+        parts += [f"Of: {titles}.\n", markdown_table(["What", "Value"], rows)]
+    return "\n".join(parts)
+
+
+def _parser(makers: Mapping[str, Maker]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="Measure, print tables of ratios, write --out.")
+    parser.add_argument("--device", choices=list(ROUNDS), default="cpu")
+    parser.add_argument("--out", type=Path, help="folder for result.json and README.md")
+    parser.add_argument("--rounds", type=int, help="rounds in which the variants take turns")
+    parser.add_argument("--turn-seconds", type=float, default=0.5, help="at least so long a turn")
+    parser.add_argument("--only", type=_names(makers), help=f"some of {', '.join(makers)}")
+    parser.add_argument("--models", type=_names(MODELS), default=MODELS, help="for train_step")
+    accuracy = parser.add_argument_group("time_to_accuracy")
+    accuracy.add_argument("--recipe", choices=list(RECIPES), default="fast")
+    accuracy.add_argument("--epochs", type=int, default=0, help="0 keeps those of the recipe")
+    accuracy.add_argument("--seeds", type=int, default=10)
+    return parser
+
+
+def _names(known: Mapping[str, Maker] | Sequence[str]) -> Callable[[str], tuple[str, ...]]:
+    """Return a reader of names with commas between them."""
+
+    def names(text: str) -> tuple[str, ...]:
+        if unknown := sorted({*text.split(",")} - {*known}):
+            raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: not in {', '.join(known)}")
+        return tuple(text.split(","))
+
+    return names
+
+
+def _usual(makers: Mapping[str, Maker], device: str) -> list[str]:
+    """Return all that are meant for the device: whole trainings are for a GPU, unless alone."""
+    return [n for n in makers if n != "time_to_accuracy" or device == "cuda" or len(makers) == 1]
+
+
+def _asked(flags: argparse.Namespace, earlier: Mapping[str, Table]) -> Asked:
+    choose_device(flags.device)
+    runtime = create_runtime(Config(device=flags.device, compile=True))
+    faults = [note for note in runtime.notes if note.startswith("Not compiled")]
+    return Asked(
+        device=flags.device,
+        rounds=flags.rounds or ROUNDS[flags.device],
+        turn_seconds=flags.turn_seconds,
+        models=flags.models,
+        precision="bf16" if runtime.autocast_dtype == torch.bfloat16 else "fp32",
+        compile_fault="" if runtime.is_compiled else " ".join(faults),
+        recipe=flags.recipe,
+        epochs=flags.epochs,
+        seeds=flags.seeds,
+        earlier=dict(earlier),
+    )

@@ -1,0 +1,20 @@
+"""All benchmarks with one command, written to one folder of records.
+
+    python -m benchmarks.suite --device cpu|cuda [--out FOLDER] [--rounds N] [--only loader,...]
+
+On a GPU whole trainings to 75% belong to it (--seeds 10); on a CPU only with --only.
+"""
+
+from benchmarks import inference, loader, scaling, time_to_accuracy, train_step
+from benchmarks.page import main
+
+MAKERS = {
+    "train_step": train_step.tables,
+    "loader": loader.tables,
+    "scaling": scaling.tables,
+    "inference": inference.tables,
+    "time_to_accuracy": time_to_accuracy.tables,
+}
+
+if __name__ == "__main__":
+    main(MAKERS)
