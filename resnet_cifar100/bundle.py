@@ -93,7 +93,7 @@ def load_bundle(path: Path) -> Bundle:
     Raises:
         CheckpointError: for a missing, foreign or damaged file.
     """
-    content = _read_shipped(path) if path.suffix == ".safetensors" else _read(path)
+    content = _read(path)
     try:
         weights, digest = content.pop("state_dict"), content.pop("sha256")
         if content["format"] != FORMAT:
@@ -121,16 +121,22 @@ def load_bundle(path: Path) -> Bundle:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    read = _read_safetensors if path.suffix == ".safetensors" else _read_pth
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a foreign file gets our sentence, not torch's advice
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        return read(path)
     except FileNotFoundError as error:
         raise CheckpointError(
             f"{path} does not exist; `python train.py` makes one, or name another file"
         ) from error
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read ({error.strerror or error})") from error
+
+
+def _read_pth(path: Path) -> dict[str, Any]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a foreign file gets our sentence, not torch's advice
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
         raise CheckpointError(
             f"{path} is damaged or not a PyTorch file of plain tensors"
@@ -140,17 +146,13 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
-def _read_shipped(path: Path) -> dict[str, Any]:
+def _read_safetensors(path: Path) -> dict[str, Any]:
     try:
         with safetensors.safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         description = dict(json.loads(metadata["description"]))
         return {**description, "state_dict": weights, "sha256": metadata["sha256"]}
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path} does not exist") from error
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read ({error.strerror or error})") from error
     except (safetensors.SafetensorError, KeyError, ValueError, TypeError) as error:
         raise CheckpointError(f"{path} is damaged or not of this project") from error
 

@@ -92,11 +92,8 @@ def mean_over_processes(values: Tensor) -> Tensor:
 
 def is_any_process(flag: bool, device: torch.device) -> bool:
     """Whether `flag` is set in any process."""
-    return (
-        flag
-        if world_size() == 1
-        else mean_over_processes(torch.tensor(float(flag), device=device)).item() > 0
-    )
+    share = mean_over_processes(torch.tensor(float(flag), device=device))
+    return share.item() > 0
 
 
 def from_main_process(value: T) -> T:

@@ -7,13 +7,14 @@ import zipfile
 import pytest
 import torch
 
-from resnet_cifar100.bundle import Bundle, load_bundle, save_bundle
-from resnet_cifar100.config import ModelConfig
+from resnet_cifar100.bundle import Bundle, load_bundle, save_bundle, save_shipped
+from resnet_cifar100.config import SHIPPED_MODEL, ModelConfig
 from resnet_cifar100.constants import COARSE_NAMES, FINE_NAMES, FINE_TO_COARSE
 from resnet_cifar100.data.transforms import Preprocess
 from resnet_cifar100.errors import CheckpointError
 from resnet_cifar100.models.factory import create_model
 from resnet_cifar100.storage import sha256_of
+from tests.conftest import REPOSITORY
 
 CONFIG = ModelConfig(name="resnet20", dropout=0.0, image_size=16)
 
@@ -147,3 +148,39 @@ def test_a_file_that_cannot_be_replaced_is_left_alone(bundle, tmp_path):
     with pytest.raises(CheckpointError, match="cannot be written"):
         save_bundle(bundle, tmp_path / "taken" / "best_model.pth")
     assert path.read_bytes() == before
+
+
+def test_shipped_weights_are_half_the_size_and_predict_the_same_up_to_fp16(bundle, tmp_path):
+    save_bundle(bundle, tmp_path / "whole.pth")
+    path = tmp_path / "half.safetensors"
+    save_shipped(bundle, path)
+    assert path.stat().st_size < 0.6 * (tmp_path / "whole.pth").stat().st_size
+    line = (tmp_path / "half.safetensors.sha256").read_text()
+    assert line == f"{sha256_of(path.read_bytes())}  half.safetensors\n"
+    again = load_bundle(path)
+    assert again.provenance == bundle.provenance
+    assert all(p.dtype == torch.float32 for p in again.model.parameters())
+    images = torch.randint(0, 256, (5, 3, 32, 32), dtype=torch.uint8)
+    assert torch.allclose(again.logits(images), bundle.logits(images), atol=0.02)
+
+
+def test_damaged_shipped_weights_are_refused(bundle, tmp_path):
+    path = tmp_path / "half.safetensors"
+    save_shipped(bundle, path)
+    whole = path.read_bytes()
+    for place in (0, 9, 2000, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 64]) + whole[place + 1 :])
+        with pytest.raises(CheckpointError):
+            load_bundle(path)
+    for size in (0, 7, 500, len(whole) - 1):
+        path.write_bytes(whole[:size])
+        with pytest.raises(CheckpointError):
+            load_bundle(path)
+    with pytest.raises(CheckpointError, match="does not exist"):
+        load_bundle(tmp_path / "none.safetensors")
+
+
+def test_the_weights_of_the_repository_are_sound():
+    shipped = load_bundle(REPOSITORY / SHIPPED_MODEL)
+    assert shipped.provenance["dataset"] == "CIFAR-100"
+    assert shipped.provenance["metrics"]["test/top1"] == 0.7591

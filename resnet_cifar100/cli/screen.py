@@ -1,11 +1,13 @@
 """What the commands print through."""
 
+import os
 import sys
 from pathlib import Path
 
 from rich.console import Console
 
-console = Console()
+# Of several processes that train as one (parallel.py, which would import torch) the first speaks.
+console = Console(quiet=os.environ.get("RANK", "0") != "0")
 faults = Console(stderr=True)
 
 

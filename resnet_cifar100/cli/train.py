@@ -30,6 +30,7 @@ class TrainFlags(Config):
 
 def train(argv: Sequence[str]) -> None:
     """Train a network (--recipe fast, quick, reference or smoke), or --resume a run."""
+    config, given_dir = _training_settings(argv)
     import torch
 
     from resnet_cifar100.analysis.figures import save_curves
@@ -40,8 +41,6 @@ def train(argv: Sequence[str]) -> None:
     from resnet_cifar100.parallel import is_main_process
     from resnet_cifar100.runtime import choose_device
 
-    console.quiet = not is_main_process()
-    config, given_dir = _training_settings(argv)
     choose_device(config.device)  # a wrong device or network is refused before data is fetched
     for size in (*config.early_sizes, config.image_size):
         summarize(dataclasses.replace(config.model_config, image_size=size))

@@ -38,7 +38,7 @@ class SmallMapConv2d(nn.Conv2d):
             self.register_buffer(name, torch.kron(one_way, one_way), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N,C,H,W) -> (N,D,H,W); in evaluation, and on larger maps, the library's convolution."""
+        """(N,C,S,S) -> (N,D,S,S); in evaluation, and on larger maps, the library's convolution."""
         side = x.shape[-1]
         if not self.training or side > 3:
             return super().forward(x)
