@@ -29,6 +29,21 @@ FORMAT = 1
 
 
 @dataclass(frozen=True)
+class Calibration:
+    """How far a network's answers can be relied on, fitted on images held out from training.
+
+    Logits are divided by `temperature` before the softmax (Guo et al. 2017,
+    https://arxiv.org/abs/1706.04599). `most_strangeness` is the limit of `analysis.calibration`'s
+    strangeness above which a picture counts as unlike the data; None sets no limit. `source` says in
+    a sentence what both were fitted on.
+    """
+
+    temperature: float = 1.0
+    most_strangeness: float | None = None
+    source: str = "not calibrated"
+
+
+@dataclass(frozen=True)
 class Bundle:
     """A network ready to predict, with its names and where it comes from.
 
@@ -43,6 +58,7 @@ class Bundle:
     coarse_names: tuple[str, ...]
     fine_to_coarse: tuple[int, ...]
     provenance: dict[str, Any]
+    calibration: Calibration = Calibration()
 
     @torch.inference_mode()
     def logits(self, images: Tensor) -> Tensor:
@@ -63,7 +79,7 @@ def save_bundle(bundle: Bundle, *paths: Path) -> None:
     Raises:
         CheckpointError: where one cannot be written; what stood there is untouched.
     """
-    weights, description = _weights(bundle), _describe(bundle)
+    weights, description = _weights(bundle), describe(bundle)
     buffer = io.BytesIO()
     digest = _digest(weights, description)
     torch.save({**description, "state_dict": weights, "sha256": digest}, buffer)
@@ -79,7 +95,7 @@ def save_shipped(bundle: Bundle, path: Path) -> None:
     weights = {
         name: t.half() if t.is_floating_point() else t for name, t in _weights(bundle).items()
     }
-    description = _describe(bundle)
+    description = describe(bundle)
     metadata = {
         "description": json.dumps(description, sort_keys=True),
         "sha256": _digest(weights, description),
@@ -113,11 +129,27 @@ def load_bundle(path: Path) -> Bundle:
             coarse_names=tuple(content["coarse_names"]),
             fine_to_coarse=tuple(content["fine_to_coarse"]),
             provenance=content["provenance"],
+            calibration=Calibration(**content.get("calibration", {})),  # older files have none
         )
     except (KeyError, TypeError, AttributeError, RuntimeError, ConfigError) as error:
         raise CheckpointError(
             f"{path} is not a best_model.pth of this project ({error})"
         ) from error
+
+
+def describe(bundle: Bundle) -> dict[str, Any]:
+    """Return what is to be known of a bundle besides its weights, in plain types."""
+    return {
+        "format": FORMAT,
+        "model": dataclasses.asdict(bundle.model_config),
+        "mean": bundle.preprocess.mean.flatten().tolist(),
+        "std": bundle.preprocess.std.flatten().tolist(),
+        "fine_names": list(bundle.fine_names),
+        "coarse_names": list(bundle.coarse_names),
+        "fine_to_coarse": list(bundle.fine_to_coarse),
+        "provenance": bundle.provenance,
+        "calibration": dataclasses.asdict(bundle.calibration),
+    }
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -159,19 +191,6 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
 
 def _weights(bundle: Bundle) -> dict[str, Tensor]:
     return {name: t.detach().cpu().contiguous() for name, t in bundle.model.state_dict().items()}
-
-
-def _describe(bundle: Bundle) -> dict[str, Any]:
-    return {
-        "format": FORMAT,
-        "model": dataclasses.asdict(bundle.model_config),
-        "mean": bundle.preprocess.mean.flatten().tolist(),
-        "std": bundle.preprocess.std.flatten().tolist(),
-        "fine_names": list(bundle.fine_names),
-        "coarse_names": list(bundle.coarse_names),
-        "fine_to_coarse": list(bundle.fine_to_coarse),
-        "provenance": bundle.provenance,
-    }
 
 
 def _replace(content: bytes, *paths: Path) -> None:

@@ -20,6 +20,8 @@ LAYERS = (  # each may import from the lines above it, and from its own folder
     ("bundle",),
     ("engine",),
     ("analysis",),
+    ("export",),
+    ("serve",),
     ("cli",),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

@@ -6,8 +6,10 @@ from collections.abc import Callable, Sequence
 
 import tyro
 
-from resnet_cifar100.cli.measure import evaluate, predict, weights
+from resnet_cifar100.cli.export import export
+from resnet_cifar100.cli.measure import calibrate, evaluate, predict, weights
 from resnet_cifar100.cli.screen import say, show_fault
+from resnet_cifar100.cli.serve import app
 from resnet_cifar100.cli.show import info, log, record, samples
 from resnet_cifar100.cli.train import train
 from resnet_cifar100.errors import ConfigError, ProjectError
@@ -21,6 +23,9 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "log": log,
     "record": record,
     "weights": weights,
+    "calibrate": calibrate,
+    "export": export,
+    "app": app,
 }
 
 
@@ -51,7 +56,7 @@ def main(argv: Sequence[str]) -> int:
 def _show_commands(asked: str) -> int:
     say("Usage: python -m resnet_cifar100 COMMAND [--help]\n")
     for name, handler in COMMANDS.items():
-        say(f"  {name:<9} {(handler.__doc__ or '').splitlines()[0]}")
+        say(f"  {name:<10} {(handler.__doc__ or '').splitlines()[0]}")
     if asked in ("-h", "--help", "help"):
         return 0
     show_fault(f"\nThere is no command {asked}.")

@@ -36,7 +36,7 @@ def evaluate(
     from resnet_cifar100.engine.evaluate import evaluate as measure
     from resnet_cifar100.runtime import choose_device
 
-    checkpoint_path = checkpoint_path or _default_checkpoint()
+    checkpoint_path = checkpoint_path or default_checkpoint()
     bundle = load_bundle(checkpoint_path)
     config = Config.from_json(bundle.provenance["config"])
     config = dataclasses.replace(config, data_dir=data_dir or config.data_dir)
@@ -74,7 +74,7 @@ def predict(
 
     if not images:
         raise ConfigError("predict needs at least one picture: predict IMAGE...")
-    bundle = load_bundle(checkpoint_path or _default_checkpoint())
+    bundle = load_bundle(checkpoint_path or default_checkpoint())
     if not 1 <= top_k <= len(bundle.fine_names):
         raise ConfigError(f"--top-k must be in 1 to {len(bundle.fine_names)}, got {top_k}")
     if bundle.provenance["dataset"] == "SYNTHETIC":
@@ -99,7 +99,36 @@ def weights(checkpoint_path: Path = BEST_MODEL, out: Path = SHIPPED_MODEL) -> No
     say(f"{out}, {out.stat().st_size / 1e6:.1f} MB")
 
 
-def _default_checkpoint() -> Path:
+def calibrate(held_out: Path, checkpoint_path: Path | None = None) -> None:
+    """Fit probabilities and the limit for strange pictures on held-out images, into a checkpoint.
+
+    Args:
+        held_out: The best_model.pth of a run with --val-size; its network is measured on the images
+            that it never saw.
+        checkpoint_path: The file that is given the result, --held-out itself by default. Another one
+            should come from the same recipe.
+    """
+    from resnet_cifar100.analysis.calibration import fit_calibration
+    from resnet_cifar100.bundle import load_bundle, save_bundle, save_shipped
+    from resnet_cifar100.data.cifar100 import load_dataset, training_splits
+
+    bundle, target = load_bundle(held_out), load_bundle(checkpoint_path or held_out)
+    config = Config.from_json(bundle.provenance["config"])
+    _, val_split = training_splits(load_dataset(config), config)
+    if val_split is None:
+        raise ConfigError("--held-out needs a run that held images out (--val-size 5000)")
+    if bundle.model_config != target.model_config:
+        raise ConfigError("--checkpoint-path must be of the same network as --held-out")
+    source = f"fitted on {len(val_split.labels):,} training images held out from "
+    source += f"recipe {config.recipe}, seed {config.seed}"
+    calibration = fit_calibration(bundle, val_split, source)
+    target = dataclasses.replace(target, calibration=calibration)
+    path = checkpoint_path or held_out
+    (save_shipped if path.suffix == ".safetensors" else save_bundle)(target, path)
+    say(f"{path}: temperature {calibration.temperature:.3f}, {source}")
+
+
+def default_checkpoint() -> Path:
     """Return the user's own best model, else the weights that come with the repository."""
     if BEST_MODEL.exists() or not SHIPPED_MODEL.exists():
         return BEST_MODEL

@@ -1,0 +1,1 @@
+"""Trained networks in forms that run without this project's training code."""

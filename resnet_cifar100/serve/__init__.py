@@ -1,0 +1,1 @@
+"""A trained network for others to use: answers about pictures, a web page, an HTTP interface."""

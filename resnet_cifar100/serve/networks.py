@@ -1,0 +1,86 @@
+"""Files with weights as what a Predictor runs: PyTorch's (.pth, .safetensors) or ONNX.
+
+torch and onnxruntime are each imported only for files that need them.
+"""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from resnet_cifar100.errors import CheckpointError
+from resnet_cifar100.serve.predictor import Network, Scores
+
+if TYPE_CHECKING:
+    from resnet_cifar100.bundle import Bundle
+
+
+def open_network(path: Path) -> Network:
+    """Read a best_model.pth, a .safetensors or an .onnx file of this project.
+
+    Raises:
+        CheckpointError: for a missing, foreign or damaged file.
+    """
+    if path.suffix == ".onnx":
+        return OnnxNetwork(path)
+    from resnet_cifar100.bundle import load_bundle
+
+    return TorchNetwork(load_bundle(path))
+
+
+class TorchNetwork:
+    """A bundle, in fp32."""
+
+    def __init__(self, bundle: "Bundle") -> None:
+        from resnet_cifar100.bundle import describe
+
+        self.bundle = bundle
+        self.description = describe(bundle)
+
+    def score(self, images: np.ndarray) -> Scores:
+        """Score uint8 images (N,3,32,32)."""
+        import torch
+
+        from resnet_cifar100.analysis.calibration import strangeness
+
+        logits = self.bundle.logits(torch.from_numpy(images))
+        probs = (logits / self.bundle.calibration.temperature).softmax(dim=1)
+        return Scores(probs.numpy(), strangeness(logits).numpy())
+
+    def heatmap(self, image: np.ndarray, class_index: int) -> np.ndarray | None:
+        """Return where in a uint8 image (3,32,32) the network sees a class, (32,32) in 0..1."""
+        import torch
+
+        from resnet_cifar100.analysis.gradcam import grad_cam
+
+        images = torch.from_numpy(np.ascontiguousarray(image))[None]
+        heat: np.ndarray = grad_cam(self.bundle, images, torch.tensor([class_index]))[0].numpy()
+        return heat
+
+
+class OnnxNetwork:
+    """What `export.onnx` writes, run by ONNX Runtime. It has no heat maps: it has no gradients."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise CheckpointError(f"{path} needs onnxruntime: pip install onnxruntime") from error
+        try:
+            self._session = onnxruntime.InferenceSession(path.read_bytes())
+            metadata = self._session.get_modelmeta().custom_metadata_map
+            self.description: dict[str, Any] = dict(json.loads(metadata["description"]))
+        except OSError as error:
+            raise CheckpointError(f"{path} cannot be read ({error.strerror})") from error
+        except Exception as error:  # the runtime's own kinds of error share no other base
+            raise CheckpointError(f"{path} is damaged or not of this project") from error
+
+    def score(self, images: np.ndarray) -> Scores:
+        """Score uint8 images (N,3,32,32)."""
+        probs, strangeness = self._session.run(["probs", "strangeness"], {"images": images})
+        return Scores(probs, strangeness)
+
+    def heatmap(self, image: np.ndarray, class_index: int) -> np.ndarray | None:
+        """Return None."""
+        return None

@@ -1,0 +1,93 @@
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from resnet_cifar100.bundle import load_bundle
+from resnet_cifar100.config import SHIPPED_MODEL
+from resnet_cifar100.errors import CheckpointError
+from resnet_cifar100.export.onnx import save_onnx
+from resnet_cifar100.serve.networks import open_network
+from resnet_cifar100.serve.predictor import Predictor
+from tests.conftest import REPOSITORY
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    path = tmp_path_factory.mktemp("exports") / "model.onnx"
+    save_onnx(load_bundle(REPOSITORY / SHIPPED_MODEL), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.random.default_rng(0).integers(0, 256, (33, 3, 32, 32), np.uint8)
+
+
+def test_the_file_is_sound_and_says_what_it_is(exported):
+    model = onnx.load(exported)
+    onnx.checker.check_model(model, full_check=True)
+    assert {entry.key for entry in model.metadata_props} >= {"description"}
+    description = open_network(exported).description
+    bundle = load_bundle(REPOSITORY / SHIPPED_MODEL)
+    assert description["fine_names"] == list(bundle.fine_names)
+    assert description["provenance"] == bundle.provenance
+
+
+@pytest.mark.parametrize("count", [1, 2, 33])
+def test_it_answers_as_the_bundle_does_for_any_size_of_batch(exported, images, count):
+    bundle = open_network(REPOSITORY / SHIPPED_MODEL)
+    ours, theirs = open_network(exported).score(images[:count]), bundle.score(images[:count])
+    assert ours.probs.shape == (count, 100)
+    assert np.abs(ours.probs - theirs.probs).max() < 1e-4
+    assert np.abs(ours.strangeness - theirs.strangeness).max() < 1e-3
+
+
+@pytest.mark.cifar100
+def test_no_real_picture_is_named_differently(exported, real_data_dir):
+    from resnet_cifar100.config import Config
+    from resnet_cifar100.data.cifar100 import load_dataset
+
+    pictures = load_dataset(Config(data_dir=real_data_dir)).test.images[:500].numpy()
+    ours = open_network(exported).score(pictures).probs.argmax(axis=1)
+    theirs = open_network(REPOSITORY / SHIPPED_MODEL).score(pictures).probs.argmax(axis=1)
+    assert (ours != theirs).sum() <= 1
+
+
+def test_a_predictor_takes_it_without_heat_maps(exported, images):
+    predictor = Predictor(open_network(exported))
+    scores = predictor.score_batch(images.transpose(0, 2, 3, 1))
+    assert scores.probs.sum(axis=1) == pytest.approx(np.ones(33), abs=1e-5)
+    assert predictor.network.heatmap(images[0], 0) is None
+
+
+def test_a_file_that_is_not_one_is_refused(exported, tmp_path):
+    content = exported.read_bytes()
+    for name, damaged in {"short": content[:5000], "empty": b"", "text": b"hello"}.items():
+        (tmp_path / f"{name}.onnx").write_bytes(damaged)
+        with pytest.raises(CheckpointError, match="damaged or not of this project"):
+            open_network(tmp_path / f"{name}.onnx")
+    model = onnx.load(exported)
+    del model.metadata_props[:]
+    onnx.save(model, tmp_path / "foreign.onnx")
+    with pytest.raises(CheckpointError, match="damaged or not of this project"):
+        open_network(tmp_path / "foreign.onnx")
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        open_network(tmp_path / "missing.onnx")
+
+
+def test_images_of_another_size_are_resized_inside(images, tmp_path):
+    from resnet_cifar100.bundle import Bundle
+    from resnet_cifar100.config import ModelConfig
+    from resnet_cifar100.constants import COARSE_NAMES, FINE_NAMES, FINE_TO_COARSE
+    from resnet_cifar100.data.transforms import Preprocess
+    from resnet_cifar100.models.factory import create_model
+    from resnet_cifar100.serve.networks import TorchNetwork
+
+    torch.manual_seed(0)
+    config = ModelConfig(name="resnet20v2", dropout=0.1, image_size=24)
+    names = (FINE_NAMES, COARSE_NAMES, FINE_TO_COARSE)
+    bundle = Bundle(config, create_model(config).eval(), Preprocess(24), *names, provenance={})
+    save_onnx(bundle, tmp_path / "small.onnx")
+    ours = open_network(tmp_path / "small.onnx").score(images)
+    assert np.abs(ours.probs - TorchNetwork(bundle).score(images).probs).max() < 1e-3

@@ -1,0 +1,142 @@
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+
+from resnet_cifar100.bundle import load_bundle
+from resnet_cifar100.config import SHIPPED_MODEL
+from resnet_cifar100.constants import FINE_NAMES
+from resnet_cifar100.data.images import load_image
+from resnet_cifar100.errors import ImageError
+from resnet_cifar100.serve.predictor import MAX_BATCH, Predictor, Scores
+from tests.conftest import REPOSITORY
+from tests.data.images.pictures import encode, picture
+
+CLOSE = 1e-4  # a batch of another size takes other kernels, which round differently
+
+
+class CountingNetwork:
+    """Says of each picture the number in its first pixel, and notes the sizes of its batches."""
+
+    def __init__(self, best_prob=0.9, limit=50.0):
+        self.best_prob = best_prob
+        self.description = {
+            "fine_names": FINE_NAMES,
+            "coarse_names": ["one", "two"],
+            "fine_to_coarse": [i % 2 for i in range(100)],
+            "calibration": {"most_strangeness": limit},
+        }
+        self.batches = []
+        self.open = threading.Event()
+        self.open.set()
+        self.is_busy = threading.Event()
+
+    def score(self, images):
+        self.is_busy.set()
+        self.open.wait(10)
+        self.batches.append(len(images))
+        first = images[:, 0, 0, 0].astype(int)
+        if (first == 255).any():
+            raise RuntimeError("the network broke")
+        probs = np.full((len(images), 100), 0.1 / 99, np.float32)
+        probs[np.arange(len(images)), first % 100] = self.best_prob
+        return Scores(probs, first.astype(np.float32))
+
+    def heatmap(self, image, class_index):
+        return None
+
+
+def wait_until(is_so, seconds=20.0):
+    end = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+def flat(number: int) -> bytes:
+    return encode(picture().resize((32, 32)).point(lambda _: number))
+
+
+def test_the_classes_are_those_of_the_bundle_in_order_of_probability(predictor, drawings):
+    content = drawings["sunflower"].read_bytes()
+    answer = predictor.classify(content, top_k=7)
+    bundle = load_bundle(REPOSITORY / SHIPPED_MODEL)
+    image = torch.from_numpy(load_image(content)).permute(2, 0, 1)[None]
+    scaled = bundle.logits(image) / bundle.calibration.temperature
+    probs, ids = scaled.softmax(dim=1)[0].topk(7)
+    assert [one.index for one in answer.classes] == ids.tolist()
+    assert [one.prob for one in answer.classes] == pytest.approx(probs.tolist(), abs=CLOSE)
+    best = answer.classes[0]
+    assert best.name == "sunflower"
+    assert best.superclass == "flowers"
+    assert np.array_equal(answer.pixels, load_image(content))
+
+
+def test_a_batch_says_of_each_picture_what_it_says_alone(predictor):
+    images = np.random.default_rng(0).integers(0, 256, (MAX_BATCH, 32, 32, 3), np.uint8)
+    together = predictor.score_batch(images)
+    assert together.probs.shape == (MAX_BATCH, 100)
+    assert together.probs.sum(axis=1) == pytest.approx(np.ones(MAX_BATCH), abs=1e-5)
+    for image, probs, strangeness in zip(images, *together, strict=True):
+        alone = predictor.score_batch(image[None])
+        assert np.abs(alone.probs[0] - probs).max() < CLOSE
+        assert alone.strangeness[0] == pytest.approx(strangeness, abs=1e-3)
+
+
+def test_what_waits_goes_through_the_network_together_and_nobody_gets_anothers_answer():
+    network = CountingNetwork()
+    predictor = Predictor(network)
+    network.batches.clear()
+    network.is_busy.clear()
+    network.open.clear()
+    numbers = list(range(40))
+    with ThreadPoolExecutor(40) as pool:
+        first = pool.submit(predictor.classify, flat(0))
+        wait_until(lambda: network.is_busy.is_set())
+        others = [pool.submit(predictor.classify, flat(number)) for number in numbers[1:]]
+        wait_until(lambda: len(predictor._waiting) == 39)
+        network.open.set()
+        found = [future.result(10).classes[0].index for future in (first, *others)]
+    assert found == numbers
+    assert network.batches == [1, 16, 16, 7]
+
+
+def test_a_picture_that_comes_again_is_answered_from_memory():
+    network = CountingNetwork()
+    predictor = Predictor(network)
+    network.batches.clear()
+    for _ in range(3):
+        assert predictor.classify(flat(7)).classes[0].index == 7
+    assert network.batches == [1]
+
+
+def test_a_network_that_breaks_breaks_one_call_alone():
+    predictor = Predictor(CountingNetwork())
+    with pytest.raises(RuntimeError, match="broke"):
+        predictor.classify(flat(255))
+    assert predictor.classify(flat(3)).classes[0].index == 3
+
+
+def test_doubt_has_its_reasons():
+    sure = Predictor(CountingNetwork())
+    assert sure.classify(flat(20)).doubt == ""
+    assert "unlike" in sure.classify(flat(60)).doubt
+    unsure = Predictor(CountingNetwork(best_prob=0.3, limit=None))
+    assert "more likely right than wrong" in unsure.classify(flat(60)).doubt
+
+
+@pytest.mark.parametrize("content", [b"", b"nothing", b"\x89PNG\r\n\x1a\n", bytes(6_000_000)])
+def test_what_is_no_picture_is_refused_in_a_sentence(predictor, content):
+    with pytest.raises(ImageError, match=r"^The picture .*\.$"):
+        predictor.classify(content)
+
+
+def test_the_heat_map_is_of_the_picture(predictor, drawings):
+    answer = predictor.classify(drawings["orange"].read_bytes())
+    heat = predictor.heatmap(answer)
+    assert heat.shape == (32, 32)
+    assert heat.min() >= 0
+    assert heat.max() == pytest.approx(1)
