@@ -1,10 +1,10 @@
 """The web app under load and under attack, over HTTP on this machine.
 
-    python -m benchmarks.serving [--only test_set,load,hostile] [--minutes 5] [--out FOLDER]
+    python -m benchmarks.serving [--only known,load,hostile] [--minutes 5] [--out FOLDER]
 
-test_set: the 10,000 test images as PNG files, one after another: latency, accuracy of the app.
-load:     32 clients at once, one request in ten hostile; every reply compared with the lone reply.
-hostile:  bombs, every prefix of 6 files, 20,000 damaged files, 300 paths to files of the server.
+known:   the 10,000 test images as PNG files, one after another: latency, accuracy of the app.
+load:    32 clients at once, one request in ten hostile; every reply compared with the lone reply.
+hostile: bombs, every prefix of 6 files, 20,000 damaged files, 300 paths to files of the server.
 """
 
 import argparse
@@ -12,10 +12,6 @@ import asyncio
 import contextlib
 import io
 import random
-import re
-import subprocess
-import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -27,6 +23,7 @@ import httpx
 import numpy as np
 from PIL import Image
 
+from benchmarks.live_app import Server, serve
 from benchmarks.page import Table, read_tables, write_tables
 from resnet_cifar100.cli.screen import say
 from resnet_cifar100.config import Config
@@ -41,60 +38,7 @@ GRADIO_CLIENTS = 4  # of them, those who go through the page's own interface
 SAME = 2e-4  # a probability is rounded to 4 digits, and a batch rounds differently
 
 
-@dataclass
-class Server:
-    """The app in a process of its own."""
-
-    process: subprocess.Popen[str]
-    url: str
-    log: Path
-    temporary: Path
-
-    def status_mib(self, key: str) -> float:
-        """Return VmRSS or VmHWM (the most since `forget_peak`)."""
-        text = Path(f"/proc/{self.process.pid}/status").read_text()
-        return int(text.split(f"{key}:")[1].split()[0]) / 1024
-
-    def forget_peak(self) -> None:
-        """Begin VmHWM anew."""
-        Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
-
-    def uploads(self) -> int:
-        """Return how many uploaded files lie on the disk."""
-        return sum(path.is_file() for path in self.temporary.rglob("*"))
-
-    def tracebacks(self) -> int:
-        """Return how many tracebacks are in the log."""
-        return self.log.read_text().count("Traceback")
-
-
-@contextlib.contextmanager
-def serve() -> Iterator[Server]:
-    """Start the app on a free port."""
-    with tempfile.TemporaryDirectory() as folder:
-        log, temporary = Path(folder) / "log", Path(folder) / "tmp"
-        temporary.mkdir()
-        started = time.perf_counter()
-        with log.open("w") as errors:
-            process = subprocess.Popen(
-                [sys.executable, "huggingface_app/app.py", "--port", "0"],
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
-                env={"PATH": "/usr/bin:/bin", "TMPDIR": str(temporary)},
-            )
-        assert process.stdout
-        url = next(m[0] for line in process.stdout if (m := re.search(r"http://[\d.:]+", line)))
-        httpx.get(f"{url}/health", timeout=60).raise_for_status()
-        say(f"started in {time.perf_counter() - started:.1f} s")
-        try:
-            yield Server(process, url, log, temporary)
-        finally:
-            process.terminate()
-            process.wait()
-
-
-def test_set(server: Server, dataset: Dataset, _asked: argparse.Namespace) -> Table:
+def known(server: Server, dataset: Dataset, _asked: argparse.Namespace) -> Table:
     """Ask about each test image alone, as a PNG file."""
     replies, seconds = [], []
     with httpx.Client(base_url=server.url) as client:
@@ -118,7 +62,7 @@ def test_set(server: Server, dataset: Dataset, _asked: argparse.Namespace) -> Ta
         ["latency of a request, p99", f"{p99:.1f} ms"],
     ]
     return Table(
-        name="test_set",
+        name="known",
         title="The test set through the app",
         how=f"The {len(right):,} images of the {dataset.title} test set as PNG files, each a "
         "`POST /classify` of its own, one after another.",
@@ -166,11 +110,11 @@ def load(server: Server, dataset: Dataset, asked: argparse.Namespace) -> Table:
     return Table(
         name="load",
         title="Load",
-        how=f"{CLIENTS} clients for {asked.minutes:g} minutes, each with its next request as soon as "
-        f"it has its reply; {GRADIO_CLIENTS} of them use the page's interface (upload, call, wait), the "
-        f"others `POST /classify`. {HOSTILE_SHARE:.0%} of the requests are hostile. {len(pictures):,} "
-        "different pictures in turn, so the memory of earlier answers never helps. Server and clients "
-        "share this machine.",
+        how=f"{CLIENTS} clients for {asked.minutes:g} minutes, each with its next request as soon "
+        f"as it has its reply; {GRADIO_CLIENTS} of them use the page's interface (upload, call, "
+        f"wait), the others `POST /classify`. {HOSTILE_SHARE:.0%} of the requests are hostile. "
+        f"{len(pictures):,} different pictures in turn, so the memory of earlier answers never "
+        "helps. Server and clients share this machine.",
         head=["What", "Figure"],
         rows=rows,
         samples={"memory_mib": tally.memory, "milliseconds_p": [p50, p99]},
@@ -279,8 +223,11 @@ def hostile(server: Server, dataset: Dataset, _asked: argparse.Namespace) -> Tab
         replies = Counter(client.get(url).status_code for url in urls)
         rows.append([f"{len(paths)} paths to files of the server", str(dict(replies))])
     rows.append(["tracebacks in the log", str(server.tracebacks())])
-    how = "Each a `POST /classify` (the paths: a GET), replies counted by status: 200 is an answer, 422 a "
-    how += "refusal in one sentence. Memory is the server's peak above its use before the request."
+    how = (
+        "Each a `POST /classify` (the paths: a GET), replies counted by status: 200 is an answer, "
+    )
+    how += "422 a refusal in one sentence. Memory is the server's peak above its use before the "
+    how += "request."
     return Table("hostile", "Attack", how, ["What", "Replies"], rows, {"bombs": costs})
 
 
@@ -307,7 +254,7 @@ def _is_same(one: dict[str, Any], other: dict[str, Any]) -> bool:
     )
 
 
-MAKERS = {"test_set": test_set, "load": load, "hostile": hostile}
+MAKERS = {"known": known, "load": load, "hostile": hostile}
 
 
 def main() -> None:

@@ -33,9 +33,9 @@ class Calibration:
     """How far a network's answers can be relied on, fitted on images held out from training.
 
     Logits are divided by `temperature` before the softmax (Guo et al. 2017,
-    https://arxiv.org/abs/1706.04599). `most_strangeness` is the limit of `analysis.calibration`'s
-    strangeness above which a picture counts as unlike the data; None sets no limit. `source` says in
-    a sentence what both were fitted on.
+    https://arxiv.org/abs/1706.04599). A picture whose strangeness (analysis/calibration.py) is
+    above `most_strangeness` counts as unlike the data; None sets no limit. `source` says in a few
+    words what both were fitted on.
     """
 
     temperature: float = 1.0

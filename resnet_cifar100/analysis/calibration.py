@@ -1,4 +1,4 @@
-"""How far the probabilities of a network can be relied on, and which pictures are unlike its data."""
+"""How far a network's probabilities can be relied on, and which pictures are unlike its data."""
 
 import torch
 import torch.nn.functional as F
@@ -59,5 +59,3 @@ def calibration_error(probs: Tensor, labels: Tensor, bins: int = 15) -> float:
     interval = (confidence * bins).long().clamp(max=bins - 1)
     sums = torch.zeros(bins, dtype=torch.float64).index_add(0, interval, gaps)
     return float(sums.abs().sum() / len(labels))
-
-

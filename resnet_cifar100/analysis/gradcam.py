@@ -9,7 +9,9 @@ from torch import Tensor
 
 from resnet_cifar100.bundle import Bundle
 
-LEAST_SIDE = 6  # of the map that is looked at, in pixels; the last maps, 3x3 or 4x4, show too little
+LEAST_SIDE = (
+    6  # of the map that is looked at, in pixels; the last maps, 3x3 or 4x4, show too little
+)
 
 
 def grad_cam(bundle: Bundle, images: Tensor, class_indices: Tensor) -> Tensor:

@@ -105,8 +105,8 @@ def calibrate(held_out: Path, checkpoint_path: Path | None = None) -> None:
     Args:
         held_out: The best_model.pth of a run with --val-size; its network is measured on the images
             that it never saw.
-        checkpoint_path: The file that is given the result, --held-out itself by default. Another one
-            should come from the same recipe.
+        checkpoint_path: The file that is given the result, --held-out itself by default. Another
+            one should come from the same recipe.
     """
     from resnet_cifar100.analysis.calibration import fit_calibration
     from resnet_cifar100.bundle import load_bundle, save_bundle, save_shipped

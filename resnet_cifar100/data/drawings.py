@@ -109,7 +109,9 @@ def _ball(
     light += spots * np.random.default_rng(0).standard_normal(light.shape)
     shine = 120 * np.clip(1 - ((across + 0.4) ** 2 + (down + 0.45) ** 2) / 0.06, 0, 1)
     ball = np.asarray(colour, np.float32) * light[..., None] + shine[..., None]
-    image.paste(Image.fromarray(np.where(inside[..., None], ball, pixels).clip(0, 255).astype("u1")))
+    image.paste(
+        Image.fromarray(np.where(inside[..., None], ball, pixels).clip(0, 255).astype("u1"))
+    )
 
 
 def _gradient(

@@ -36,7 +36,7 @@ def save_onnx(bundle: Bundle, path: Path) -> None:
     """Write `bundle` as an ONNX file of one piece.
 
     Input `images`: uint8 (N,3,32,32), N free. Outputs `probs`: float32 (N,K), calibrated, and
-    `strangeness`: float32 (N,). The metadata entry `description` is that of best_model.pth, as JSON.
+    `strangeness`: float32 (N,). The metadata entry `description` is that of the bundle, in JSON.
 
     Raises:
         CheckpointError: where it cannot be written.

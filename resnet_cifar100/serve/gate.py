@@ -19,7 +19,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from resnet_cifar100.data.images import MAX_BYTES
 
-InputKind = Literal["picture"] | int  # an uploaded picture, or the number of one of so many examples
+InputKind = (
+    Literal["picture"] | int
+)  # an uploaded picture, or the number of one of so many examples
 
 MAX_BODY = MAX_BYTES + 10_000  # a picture in its multipart wrapping
 MAX_JSON = 20_000
@@ -43,7 +45,7 @@ _HEADERS = {
 }
 
 
-class RefusedRequest(Exception):
+class RefusedRequestError(Exception):
     """A request that does not pass, with its HTTP status and a sentence."""
 
     def __init__(self, status: int, sentence: str) -> None:
@@ -69,9 +71,7 @@ class Gate:
         self.uploads = uploads.resolve()
         self.inputs = inputs
         self.classify = classify
-        self._file = re.compile(
-            rf"/gradio_api/file={re.escape(str(self.uploads))}/\w+/[^/\\\0]+"
-        )
+        self._file = re.compile(rf"/gradio_api/file={re.escape(str(self.uploads))}/\w+/[^/\\\0]+")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer it with a refusal."""
@@ -87,25 +87,25 @@ class Gate:
 
         try:
             receive = await self._admit(scope, receive)
-        except RefusedRequest as refusal:
+        except RefusedRequestError as refusal:
             response = JSONResponse({"error": str(refusal)}, refusal.status)
             await response(scope, receive, send_guarded)
             return
         await self.app(scope, receive, send_guarded)
 
     async def _admit(self, scope: Scope, receive: Receive) -> Receive:
-        """Return what the server may read. Raises RefusedRequest."""
+        """Return what the server may read. Raises RefusedRequestError."""
         method, path = scope["method"], unquote(scope["path"])
         if method in ("GET", "HEAD", "OPTIONS"):
             if ".." in path or not (_PAGE.fullmatch(path) or self._file.fullmatch(path)):
-                raise RefusedRequest(404, "There is nothing here.")
+                raise RefusedRequestError(404, "There is nothing here.")
             return receive
         if method != "POST" or path not in _POSTS:
-            raise RefusedRequest(404, "There is nothing here.")
+            raise RefusedRequestError(404, "There is nothing here.")
         is_picture = path in ("/classify", "/gradio_api/upload")
         body = await _read_body(receive, MAX_BODY if is_picture else MAX_JSON)
         if path == "/gradio_api/upload" and body.count(b"filename") != 1:
-            raise RefusedRequest(400, "An upload must hold one file.")
+            raise RefusedRequestError(400, "An upload must hold one file.")
         if not is_picture:
             fields = _parse(body)
             if path not in ("/gradio_api/cancel", "/gradio_api/reset"):
@@ -124,13 +124,13 @@ class Gate:
             kinds = None  # what looks at pictures waits in the queue
         data = fields.get("data")
         if kinds is None or not isinstance(data, list) or len(data) != len(kinds):
-            raise RefusedRequest(422, "This is not a call of one of the page's functions.")
+            raise RefusedRequestError(422, "This is not a call of one of the page's functions.")
         clean = [self._clean_input(kind, value) for kind, value in zip(kinds, data, strict=True)]
         if is_simple:
             return {"data": clean}
         session, trigger = fields.get("session_hash"), fields.get("trigger_id")
         if not isinstance(session, str) or not _SESSION.fullmatch(session):
-            raise RefusedRequest(422, "session_hash must be letters and digits.")
+            raise RefusedRequestError(422, "session_hash must be letters and digits.")
         trigger = trigger if type(trigger) is int else None
         kept = {"fn_index": number, "session_hash": session, "trigger_id": trigger}
         return {"data": clean, "event_data": None, **kept}
@@ -139,12 +139,12 @@ class Gate:
         if kind != "picture":
             if type(value) is int and 0 <= value < kind:
                 return value
-            raise RefusedRequest(422, "An example is chosen by its number.")
+            raise RefusedRequestError(422, "An example is chosen by its number.")
         if value is None:
             return None
         name = value.get("path") if isinstance(value, dict) else None
         if not isinstance(name, str) or not self._is_upload(name):
-            raise RefusedRequest(422, "The picture is not there (any more): upload it again.")
+            raise RefusedRequestError(422, "The picture is not there: upload it again.")
         return {"path": name, "orig_name": "picture", "meta": {"_type": "gradio.FileData"}}
 
     def _is_upload(self, name: str) -> bool:
@@ -161,28 +161,28 @@ def _parse(body: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError):
         fields = None
     if not isinstance(fields, dict):
-        raise RefusedRequest(422, "The request is not a JSON object.")
+        raise RefusedRequestError(422, "The request is not a JSON object.")
     return fields
 
 
 async def _read_body(receive: Receive, most: int) -> bytes:
-    """Return the whole body. Raises RefusedRequest where it is too long or comes too slowly."""
+    """Return the whole body. Raises RefusedRequestError where it is too long or comes too slowly."""
     parts, length = [], 0
     try:
         async with asyncio.timeout(BODY_SECONDS):
             while True:
                 message = await receive()
                 if message["type"] == "http.disconnect":
-                    raise RefusedRequest(400, "The request broke off.")
+                    raise RefusedRequestError(400, "The request broke off.")
                 part = message.get("body", b"")
                 parts.append(part)
                 length += len(part)
                 if length > most:
-                    raise RefusedRequest(413, f"The request is larger than {most:,} bytes.")
+                    raise RefusedRequestError(413, f"The request is larger than {most:,} bytes.")
                 if not message.get("more_body"):
                     return b"".join(parts)
     except TimeoutError:
-        raise RefusedRequest(408, "The request came too slowly.") from None
+        raise RefusedRequestError(408, "The request came too slowly.") from None
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

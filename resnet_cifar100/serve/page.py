@@ -57,9 +57,11 @@ def create_page(
         analytics_enabled=False,
         delete_cache=(FILE_SECONDS, FILE_SECONDS),
     ) as page:
-        gr.Markdown("# What is on this picture?\nA small network, trained from scratch on CIFAR-100.")
+        gr.Markdown(
+            "# What is on this picture?\nA small network, trained from scratch on CIFAR-100."
+        )
         with gr.Tab("Try it"), gr.Row():
-            with gr.Column(min_width=300):
+            with gr.Column(min_width=300, elem_id="left"):
                 picture = PictureInput(
                     label="Your picture",
                     sources=["upload", "clipboard", "webcam"],
@@ -70,10 +72,11 @@ def create_page(
                     [[str(path)] for path in examples],
                     picture,
                     label=examples_note,
+                    elem_id="examples",
                     cache_examples=False,
                     api_visibility="private",
                 )
-            with gr.Column(min_width=300):
+            with gr.Column(min_width=300, elem_id="right"):
                 result = gr.HTML(_WAITING)
                 views = gr.HTML()
         with gr.Tab("The model"):

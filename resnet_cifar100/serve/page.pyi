@@ -18,8 +18,6 @@ FILE_SECONDS = 60  # how long an uploaded picture is kept, and how often that is
 
 _WAITING = '<div class="answer"><p>The answer comes here.</p></div>'
 
-from gradio.events import Dependency
-
 class PictureInput(gr.Image):  # type: ignore[misc]
     """gr.Image that hands over the uploaded file as it is: data.images alone opens pictures."""
 
@@ -28,12 +26,14 @@ class PictureInput(gr.Image):  # type: ignore[misc]
     def preprocess(self, payload: ImageData | None) -> Path | None:
         """Return the path of the upload."""
         return Path(payload.path) if payload and payload.path else None
-    from typing import Callable, Literal, Sequence, Any, TYPE_CHECKING
+    from collections.abc import Callable, Sequence
+    from typing import TYPE_CHECKING, Any, Literal
+
     from gradio.blocks import Block
+
     if TYPE_CHECKING:
         from gradio.components import Timer
         from gradio.components.base import Component
-
 
 def create_page(
     predictor: Predictor, examples: Sequence[Path], examples_note: str, about: str, usage: str
@@ -63,7 +63,9 @@ def create_page(
         analytics_enabled=False,
         delete_cache=(FILE_SECONDS, FILE_SECONDS),
     ) as page:
-        gr.Markdown("# What is on this picture?\nA small network, trained from scratch on CIFAR-100.")
+        gr.Markdown(
+            "# What is on this picture?\nA small network, trained from scratch on CIFAR-100."
+        )
         with gr.Tab("Try it"), gr.Row():
             with gr.Column(min_width=300):
                 picture = PictureInput(
@@ -91,7 +93,6 @@ def create_page(
         api_button.click(classify, picture, api_output, api_name="classify")
     page.queue(max_size=MAX_WAITING, default_concurrency_limit=CONCURRENT_CALLS)
     return page
-
 
 def _classify(predictor: Predictor, upload: Path) -> tuple[Answer, float]:
     """Return the answer about an uploaded file, and the milliseconds it took."""

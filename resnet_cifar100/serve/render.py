@@ -32,7 +32,20 @@ STYLE = """
 .views figure { margin: 0; flex: 1 1 8rem; max-width: 224px; }
 .views img { width: 100%; height: auto; image-rendering: pixelated; border-radius: .5rem; }
 .views figcaption { font-size: .85em; color: var(--body-text-color-subdued); }
+@media (max-width: 640px) {  /* on a phone the answer comes before the examples */
+  #left { display: contents; }
+  #right { order: 1; }
+  #examples { order: 2; }
+}
 """
+
+# A browser cannot show every file that the network can read (TIFF), and none that is refused.
+HEAD = """<script>
+for (const [event, visibility] of [["error", "hidden"], ["load", "visible"]])
+  document.addEventListener(event, ({ target }) => {
+    if (target.tagName === "IMG") target.style.visibility = visibility;
+  }, true);
+</script>"""
 
 
 def answer_html(answer: Answer, milliseconds: float) -> str:

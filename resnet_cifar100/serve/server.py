@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from resnet_cifar100.data.images import MAX_BYTES
 from resnet_cifar100.errors import ConfigError, ImageError
 from resnet_cifar100.serve.predictor import Predictor
-from resnet_cifar100.serve.render import STYLE, answer_json
+from resnet_cifar100.serve.render import HEAD, STYLE, answer_json
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -75,6 +75,7 @@ def create_server(predictor: Predictor, page: "Blocks", uploads: Path) -> "ASGIA
         footer_links=[],
         theme=gr.themes.Default(),
         css=STYLE,
+        head=HEAD,
     )
     inputs: dict[int, list[InputKind]] = {
         number: [

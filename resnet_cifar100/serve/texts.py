@@ -9,8 +9,10 @@ from resnet_cifar100.data.images import MAX_BYTES, MAX_PIXELS
 from resnet_cifar100.serve.predictor import LEAST_PROB
 
 USAGE = f"""
-One request with the bytes of a picture (PNG, JPEG, WebP, BMP, GIF or TIFF, up to {MAX_BYTES // 10**6} MB
-and {MAX_PIXELS // 10**6} megapixels) gives one JSON answer:
+ADDRESS is that of this page, for example http://127.0.0.1:7860.
+
+One request with the bytes of a picture (PNG, JPEG, WebP, BMP, GIF or TIFF, up to
+{MAX_BYTES // 10**6} MB and {MAX_PIXELS // 10**6} megapixels) gives one JSON answer:
 
 ```bash
 curl --data-binary @picture.jpg ADDRESS/classify
@@ -18,12 +20,13 @@ curl --data-binary @picture.jpg ADDRESS/classify
 
 ```json
 {{"class": "apple", "probability": 0.9731, "sure": true, "doubt": "",
- "classes": [{{"class": "apple", "superclass": "fruit_and_vegetables", "probability": 0.9731}}, "..."],
+ "classes": [{{"class": "apple", "superclass": "fruit_and_vegetables", "probability": 0.9731}},
+             "and four more"],
  "milliseconds": 9.1}}
 ```
 
-A picture that is refused is a 422 with `{{"error": "why"}}`; a server that is busy says 503: try again
-after a second. `GET /health` says `{{"status": "ok"}}`. With Gradio's client:
+A picture that is refused is a 422 with `{{"error": "why"}}`; a server that is busy says 503: try
+again after a second. `GET /health` says `{{"status": "ok"}}`. With Gradio's client:
 
 ```python
 from gradio_client import Client, handle_file
@@ -48,39 +51,42 @@ def about(description: Mapping[str, Any], path: Path) -> str:
     provenance = description["provenance"]
     config = Config.from_json(provenance["config"])
     stamp = provenance["environment"]
+    metrics = provenance["metrics"]
     rows = {
-        "network": description["model"]["name"],
-        "weights": f"`{path.name}`, {path.stat().st_size / 1e6:.1f} MB",
-        "trained on": f"{provenance['dataset']}, recipe `{config.recipe}`, seed {config.seed}",
-        **{name: _figure(name, value) for name, value in provenance["metrics"].items()},
-        "command": f"`{stamp.get('command', '?')}`",
-        "commit": f"`{stamp.get('commit', '')[:12] or '?'}`",
-        "machine": f"{stamp.get('gpu') or stamp.get('cpu', '?')}, torch {stamp.get('torch', '?')}",
-        "calibration": description["calibration"]["source"],
+        "Network": description["model"]["name"],
+        "Weights": f"`{path.name}`, {path.stat().st_size / 1e6:.1f} MB",
+        "Trained on": f"{provenance['dataset']}, recipe `{config.recipe}`, seed {config.seed}",
+        "Test top-1": _percent(metrics.get("test/top1")),
+        "Test top-5": _percent(metrics.get("test/top5")),
+        "Weights chosen by": metrics.get("chosen_by", "an unfinished run"),
+        "Training time": f"{metrics.get('train_seconds', 0) / 60:.1f} min",
+        "Command": f"`{stamp.get('command', '?')}`",
+        "Commit": f"`{stamp.get('commit', '')[:12] or '?'}`",
+        "Machine": f"{stamp.get('gpu') or stamp.get('cpu', '?')}, torch {stamp.get('torch', '?')}",
+        "Calibration": description["calibration"]["source"],
     }
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
     synthetic = provenance["dataset"] == "SYNTHETIC"
     notice = "**This model knows SYNTHETIC drawn shapes only.**\n\n" if synthetic else ""
-    return f"{notice}| | |\n|---|---|\n{table}\n\n{_LIMITS}"
+    return f"{notice}| What | Value |\n|---|---|\n{table}\n\n{_LIMITS}"
 
 
-def _figure(name: str, value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:.2%}" if "top" in name else f"{value:.4g}"
-    return str(value)
+def _percent(figure: float | None) -> str:
+    return "not measured" if figure is None else f"{figure:.2%}"
 
 
 _LIMITS = f"""
 ### What "not sure" means
 
-The page gives a name only where that name is more probably right than wrong (calibrated probability of
-{LEAST_PROB:.0%} or more), and where the picture is not unlike the data: the free energy of the logits
-([Liu et al. 2020](https://arxiv.org/abs/2010.03759)) must not be above that of 95% of held-out pictures.
+The page gives a name only where that name is more probably right than wrong (a calibrated
+probability of {LEAST_PROB:.0%} or more), and where the picture is not unlike the data: the free
+energy of its logits ([Liu et al. 2020](https://arxiv.org/abs/2010.03759)) must not be above
+the limit that 95 of 100 held-out pictures keep.
 
 ### What it cannot do
 
-It knows 100 things (people, animals, plants, vehicles, furniture, landscapes), each from 500 photographs of
-32 x 32 pixels, and nothing else: whatever it is shown, it will name one of them. Every picture is cut to its
-centre square and shrunk to 32 x 32, so fill the frame with one thing. It is a teaching model; nothing should depend
-on it.
+It knows 100 things (people, animals, plants, vehicles, furniture, landscapes), each from 500
+photographs of 32 x 32 pixels, and nothing else: whatever it is shown, it will name one of them.
+Every picture is cut to its centre square and shrunk to 32 x 32, so fill the frame with one thing.
+It is a teaching model; nothing should depend on it.
 """

@@ -114,7 +114,12 @@ def test_a_broken_upload_is_no_server_error(server, body):
 
 
 def test_nothing_of_the_disk_is_served(server):
-    for path in ("/etc/passwd", f"{server.log}", f"{REPOSITORY}/README.md", "weights/fast.safetensors"):
+    for path in (
+        "/etc/passwd",
+        f"{server.log}",
+        f"{REPOSITORY}/README.md",
+        "weights/fast.safetensors",
+    ):
         for route in ("/gradio_api/file=", "/gradio_api/file/", "/static/../../", "/assets/..%2f"):
             reply = httpx.get(f"{server.url}{route}{path}")
             assert reply.status_code == 404
