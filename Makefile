@@ -1,7 +1,7 @@
 PYTHON ?= python3
 PY := .venv/bin/python
 
-.PHONY: help quickstart setup test check format smoke bench-cpu bench-gpu
+.PHONY: help quickstart setup test check format app smoke bench-cpu bench-gpu bench-app
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -24,6 +24,9 @@ format: .venv/.ready-dev ## format the code and mend what lint can mend
 	$(PY) -m ruff format .
 	$(PY) -m ruff check --fix .
 
+app: .venv/.ready ## serve the web page at http://127.0.0.1:7860
+	$(PY) huggingface_app/app.py
+
 smoke: .venv/.ready ## every stage of a run in seconds
 	$(PY) train.py --recipe smoke --dataset auto
 
@@ -32,6 +35,9 @@ bench-cpu: .venv/.ready ## all speeds on this CPU, as ratios measured in one run
 
 bench-gpu: .venv/.ready ## the same on a GPU, and the time to 75% over 10 seeds
 	$(PY) -m benchmarks.suite --device cuda
+
+bench-app: .venv/.ready-dev ## the web app over HTTP: latency, accuracy, load, attack; a quarter of an hour
+	$(PY) -m benchmarks.serving
 
 # A machine may have pip but not the ensurepip that venv wants; pip can also install from outside.
 .venv/bin/python:
