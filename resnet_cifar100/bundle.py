@@ -11,21 +11,23 @@ import io
 import json
 import pickle
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from resnet_cifar100.config import ModelConfig
 from resnet_cifar100.data.transforms import Preprocess
 from resnet_cifar100.errors import CheckpointError, ConfigError
-from resnet_cifar100.models.factory import create_model
+from resnet_cifar100.models.factory import Model, create_model
 from resnet_cifar100.storage import replace_file, sha256_of
 
 FORMAT = 1
+CLASS_MEANS = "calibration.class_means"  # the one tensor in a file that is not the network's
 
 
 @dataclass(frozen=True)
@@ -33,14 +35,15 @@ class Calibration:
     """How far a network's answers can be relied on, fitted on images held out from training.
 
     Logits are divided by `temperature` before the softmax (Guo et al. 2017,
-    https://arxiv.org/abs/1706.04599). A picture whose strangeness (analysis/calibration.py) is
-    above `most_strangeness` counts as unlike the data; None sets no limit. `source` says in a few
-    words what both were fitted on.
+    https://arxiv.org/abs/1706.04599). `class_means` (K,D), of unit length, are where the features
+    of each class point; a picture that is stranger than `most_strangeness` (`Judge`) counts as
+    unlike the data. None sets no limit. `source` says in a few words what this was fitted on.
     """
 
     temperature: float = 1.0
     most_strangeness: float | None = None
     source: str = "not calibrated"
+    class_means: Tensor | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ class Bundle:
     """
 
     model_config: ModelConfig
-    model: nn.Module
+    model: Model
     preprocess: Preprocess
     fine_names: tuple[str, ...]
     coarse_names: tuple[str, ...]
@@ -63,14 +66,41 @@ class Bundle:
     @torch.inference_mode()
     def logits(self, images: Tensor) -> Tensor:
         """Return the logits (N,K), float32, of uint8 images (N,3,H,W) of any size."""
-        logits: Tensor = self.model(self.preprocess(images))
-        return logits
+        return self.model(self.preprocess(images))  # type: ignore[no-any-return]
 
     def to(self, device: torch.device) -> "Bundle":
         """Move the network to `device`, in place."""
         self.model.to(device)
         self.preprocess.to(device)
         return self
+
+
+class Judge(nn.Module):
+    """All that is asked of a picture: uint8 images (N,3,H,W) -> probs (N,K), strangeness (N,).
+
+    Strangeness is the cosine distance, 0 to 2, from the features to the mean of the nearest class;
+    0 without calibration. After Sun et al. 2022 (https://arxiv.org/abs/2204.06507), who compare
+    with single training images; docs/web.md has what it finds here, and what was tried beside it.
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        super().__init__()
+        self.preprocess, self.model = bundle.preprocess, bundle.model
+        self.temperature = bundle.calibration.temperature
+        self.class_means = bundle.calibration.class_means
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return calibrated probabilities and strangeness."""
+        features = self.model.forward_features(self.preprocess(images))
+        probs = (self.model.forward_head(features) / self.temperature).softmax(dim=1)
+        if self.class_means is None:
+            return probs, torch.zeros_like(probs[:, 0])
+        return probs, strangeness(features, self.class_means)
+
+
+def strangeness(features: Tensor, class_means: Tensor) -> Tensor:
+    """Return the cosine distance (N,) of features (N,D) to the nearest of class_means (K,D)."""
+    return 1 - (F.normalize(features, dim=1) @ class_means.T).amax(dim=1)
 
 
 def save_bundle(bundle: Bundle, *paths: Path) -> None:
@@ -120,6 +150,7 @@ def load_bundle(path: Path) -> Bundle:
             raise CheckpointError(f"{path} is damaged: its content does not match its SHA-256")
         model_config = ModelConfig(**content["model"])
         model = create_model(model_config).eval()
+        class_means = weights.pop(CLASS_MEANS, None)
         model.load_state_dict(weights)
         return Bundle(
             model_config=model_config,
@@ -129,7 +160,10 @@ def load_bundle(path: Path) -> Bundle:
             coarse_names=tuple(content["coarse_names"]),
             fine_to_coarse=tuple(content["fine_to_coarse"]),
             provenance=content["provenance"],
-            calibration=Calibration(**content.get("calibration", {})),  # older files have none
+            calibration=Calibration(  # older files have none
+                **content.get("calibration", {}),
+                class_means=None if class_means is None else class_means.float(),
+            ),
         )
     except (KeyError, TypeError, AttributeError, RuntimeError, ConfigError) as error:
         raise CheckpointError(
@@ -148,7 +182,11 @@ def describe(bundle: Bundle) -> dict[str, Any]:
         "coarse_names": list(bundle.coarse_names),
         "fine_to_coarse": list(bundle.fine_to_coarse),
         "provenance": bundle.provenance,
-        "calibration": dataclasses.asdict(bundle.calibration),
+        "calibration": {
+            "temperature": bundle.calibration.temperature,
+            "most_strangeness": bundle.calibration.most_strangeness,
+            "source": bundle.calibration.source,
+        },
     }
 
 
@@ -190,7 +228,10 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
 
 
 def _weights(bundle: Bundle) -> dict[str, Tensor]:
-    return {name: t.detach().cpu().contiguous() for name, t in bundle.model.state_dict().items()}
+    tensors = dict(bundle.model.state_dict())
+    if bundle.calibration.class_means is not None:
+        tensors[CLASS_MEANS] = bundle.calibration.class_means
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
 
 def _replace(content: bytes, *paths: Path) -> None:

@@ -7,7 +7,14 @@ import zipfile
 import pytest
 import torch
 
-from resnet_cifar100.bundle import Bundle, load_bundle, save_bundle, save_shipped
+from resnet_cifar100.bundle import (
+    Bundle,
+    Calibration,
+    _digest,
+    load_bundle,
+    save_bundle,
+    save_shipped,
+)
 from resnet_cifar100.config import SHIPPED_MODEL, ModelConfig
 from resnet_cifar100.constants import COARSE_NAMES, FINE_NAMES, FINE_TO_COARSE
 from resnet_cifar100.data.transforms import Preprocess
@@ -184,3 +191,24 @@ def test_the_weights_of_the_repository_are_sound():
     shipped = load_bundle(REPOSITORY / SHIPPED_MODEL)
     assert shipped.provenance["dataset"] == "CIFAR-100"
     assert shipped.provenance["metrics"]["test/top1"] == 0.7591
+
+
+@pytest.mark.parametrize("save", [save_bundle, save_shipped])
+def test_a_calibration_survives_the_disk(bundle, tmp_path, save):
+    means = torch.nn.functional.normalize(torch.randn(100, 64), dim=1).half().float()
+    calibration = Calibration(0.5, 0.25, "a test", means)
+    path = tmp_path / ("a.pth" if save is save_bundle else "a.safetensors")
+    save(dataclasses.replace(bundle, calibration=calibration), path)
+    again = load_bundle(path).calibration
+    assert again == calibration
+    assert torch.equal(again.class_means, means)
+
+
+def test_a_file_without_a_calibration_is_read(bundle, tmp_path):
+    path = tmp_path / "old.pth"
+    save_bundle(bundle, path)
+    content = torch.load(path, weights_only=True)
+    del content["calibration"], content["sha256"]
+    weights = content.pop("state_dict")
+    torch.save({**content, "state_dict": weights, "sha256": _digest(weights, content)}, path)
+    assert load_bundle(path).calibration == Calibration()

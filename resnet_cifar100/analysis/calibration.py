@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from resnet_cifar100.bundle import Bundle, Calibration
+from resnet_cifar100.bundle import Bundle, Calibration, strangeness
 from resnet_cifar100.data.loader import Split
 from resnet_cifar100.engine.evaluate import eval_batches
 
@@ -12,25 +12,32 @@ KNOWN_SHARE = 0.95  # of the held-out images are to count as like the data
 _TEMPERATURES = (0.05, 20.0)
 
 
-def fit_calibration(bundle: Bundle, held_out: Split, source: str) -> Calibration:
+def fit_calibration(bundle: Bundle, train: Split, held_out: Split, source: str) -> Calibration:
     """Fit the temperature and the limit of strangeness of `bundle` on images it never learned."""
-    logits, labels = predict_logits(bundle, held_out), held_out.labels
-    limit = float(strangeness(logits).quantile(KNOWN_SHARE))
-    return Calibration(fit_temperature(logits, labels), limit, source)
+    means = fit_class_means(bundle, train)
+    features = predict_features(bundle, held_out)
+    with torch.no_grad():
+        logits = bundle.model.forward_head(features)
+    return Calibration(
+        temperature=fit_temperature(logits, held_out.labels),
+        most_strangeness=float(strangeness(features, means).quantile(KNOWN_SHARE)),
+        source=source,
+        class_means=means,
+    )
 
 
-@torch.inference_mode()
-def predict_logits(bundle: Bundle, split: Split) -> Tensor:
-    """Return the logits of a whole split, (N,K) float32."""
-    return torch.cat([bundle.logits(images) for images, _ in eval_batches(split)])
+def fit_class_means(bundle: Bundle, train: Split) -> Tensor:
+    """Return where the features of each class point, (K,D) of unit length."""
+    features = predict_features(bundle, train)
+    sums = torch.zeros(len(bundle.fine_names), features.shape[1])
+    return F.normalize(sums.index_add(0, train.labels, features), dim=1)
 
 
-def strangeness(logits: Tensor) -> Tensor:
-    """Return how unlike the data each picture looks, (N,): its free energy.
-
-    -log(sum(exp(logits))), Liu et al. 2020, https://arxiv.org/abs/2010.03759.
-    """
-    return -logits.logsumexp(dim=1)
+@torch.no_grad()
+def predict_features(bundle: Bundle, split: Split) -> Tensor:
+    """Return the pooled features of a whole split, (N,D) float32."""
+    batches = (bundle.preprocess(images) for images, _ in eval_batches(split))
+    return torch.cat([bundle.model.forward_features(batch) for batch in batches])
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:

@@ -13,7 +13,7 @@ from resnet_cifar100.config import BEST_MODEL, SHIPPED_MODEL, Config
 from resnet_cifar100.errors import ConfigError, ImageError
 
 if TYPE_CHECKING:
-    from resnet_cifar100.bundle import Bundle
+    from resnet_cifar100.serve.predictor import Predictor
 
 
 def evaluate(
@@ -66,20 +66,22 @@ def predict(
 
     Args:
         images: Picture files (PNG, JPEG, WebP, BMP, GIF, TIFF) of any size.
-        checkpoint_path: A best_model.pth or .safetensors file; by default your own
+        checkpoint_path: A best_model.pth, .safetensors or .onnx file; by default your own
             checkpoints/best_model.pth, else the weights that come with the repository.
         top_k: How many classes to show for each picture.
     """
-    from resnet_cifar100.bundle import load_bundle
+    from resnet_cifar100.serve.networks import open_network
+    from resnet_cifar100.serve.predictor import Predictor
 
     if not images:
         raise ConfigError("predict needs at least one picture: predict IMAGE...")
-    bundle = load_bundle(checkpoint_path or default_checkpoint())
-    if not 1 <= top_k <= len(bundle.fine_names):
-        raise ConfigError(f"--top-k must be in 1 to {len(bundle.fine_names)}, got {top_k}")
-    if bundle.provenance["dataset"] == "SYNTHETIC":
+    predictor = Predictor(open_network(checkpoint_path or default_checkpoint()))
+    description = predictor.network.description
+    if not 1 <= top_k <= len(description["fine_names"]):
+        raise ConfigError(f"--top-k must be in 1 to {len(description['fine_names'])}, got {top_k}")
+    if description["provenance"]["dataset"] == "SYNTHETIC":
         say("This model knows SYNTHETIC drawn shapes only, not CIFAR-100.", style="bold yellow")
-    refused = [path for path in images if not _predict_one(bundle, path, top_k)]
+    refused = [path for path in images if not _predict_one(predictor, path, top_k)]
     if refused:
         raise ImageError(f"{len(refused)} of {len(images)} pictures refused")
 
@@ -108,24 +110,31 @@ def calibrate(held_out: Path, checkpoint_path: Path | None = None) -> None:
         checkpoint_path: The file that is given the result, --held-out itself by default. Another
             one should come from the same recipe.
     """
-    from resnet_cifar100.analysis.calibration import fit_calibration
+    from resnet_cifar100.analysis.calibration import fit_calibration, fit_class_means
     from resnet_cifar100.bundle import load_bundle, save_bundle, save_shipped
     from resnet_cifar100.data.cifar100 import load_dataset, training_splits
 
-    bundle, target = load_bundle(held_out), load_bundle(checkpoint_path or held_out)
-    config = Config.from_json(bundle.provenance["config"])
-    _, val_split = training_splits(load_dataset(config), config)
-    if val_split is None:
-        raise ConfigError("--held-out needs a run that held images out (--val-size 5000)")
+    path = checkpoint_path or held_out
+    bundle, target = load_bundle(held_out), load_bundle(path)
     if bundle.model_config != target.model_config:
         raise ConfigError("--checkpoint-path must be of the same network as --held-out")
+    config, target_config = (Config.from_json(one.provenance["config"]) for one in (bundle, target))
+    dataset = load_dataset(config)
+    train_split, val_split = training_splits(dataset, config)
+    if val_split is None:
+        raise ConfigError("--held-out needs a run that held images out (--val-size 5000)")
     source = f"fitted on {len(val_split.labels):,} training images held out from "
     source += f"recipe {config.recipe}, seed {config.seed}"
-    calibration = fit_calibration(bundle, val_split, source)
+    calibration = fit_calibration(bundle, train_split, val_split, source)
+    if path != held_out:  # the same limits, but the directions are those of the network itself
+        own_train, _ = training_splits(dataset, target_config)
+        means = fit_class_means(target, own_train)
+        calibration = dataclasses.replace(calibration, class_means=means)
     target = dataclasses.replace(target, calibration=calibration)
-    path = checkpoint_path or held_out
     (save_shipped if path.suffix == ".safetensors" else save_bundle)(target, path)
-    say(f"{path}: temperature {calibration.temperature:.3f}, {source}")
+    limits = f"temperature {calibration.temperature:.3f}"
+    limits += f", strangeness up to {calibration.most_strangeness:.3f}"
+    say(f"{path}: {limits}, {source}")
 
 
 def default_checkpoint() -> Path:
@@ -136,23 +145,18 @@ def default_checkpoint() -> Path:
     return SHIPPED_MODEL
 
 
-def _predict_one(bundle: "Bundle", path: Path, top_k: int) -> bool:
+def _predict_one(predictor: "Predictor", path: Path, top_k: int) -> bool:
     """Print the classes of one picture, or why it is refused; return whether it was not."""
-    import torch
-
-    from resnet_cifar100.data.images import load_image
-
     try:
-        pixels = load_image(path)
+        answer = predictor.classify(path, top_k)
     except ImageError as error:
         show_fault(str(error))
         return False
-    image = torch.from_numpy(pixels).permute(2, 0, 1)[None]  # (32,32,3) -> (1,3,32,32)
-    probs, ids = bundle.logits(image).softmax(dim=1)[0].topk(top_k)
     table = Table(title=str(path), title_justify="left", show_header=False)
-    for prob, index in zip(probs.tolist(), ids.tolist(), strict=True):
-        coarse = bundle.coarse_names[bundle.fine_to_coarse[index]]
-        bar = Text("#" * round(20 * prob), style="cyan")
-        table.add_row(bundle.fine_names[index], f"{prob:6.1%}", bar, coarse)
+    for one in answer.classes:
+        bar = Text("#" * round(20 * one.prob), style="cyan")
+        table.add_row(one.name, f"{one.prob:6.1%}", bar, one.superclass)
     console.print(table)
+    if answer.doubt:
+        say(f"Not sure: {answer.doubt}")
     return True

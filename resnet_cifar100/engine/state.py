@@ -15,7 +15,7 @@ from resnet_cifar100.engine.ema import Ema
 from resnet_cifar100.engine.metrics import EpochLosses
 from resnet_cifar100.engine.optim import create_optimizers
 from resnet_cifar100.errors import NonFiniteError
-from resnet_cifar100.models.factory import create_model
+from resnet_cifar100.models.factory import Model, create_model
 from resnet_cifar100.models.speednet import SpeedNet
 from resnet_cifar100.parallel import share_gradients
 from resnet_cifar100.runtime import Runtime
@@ -53,7 +53,7 @@ class TrainState:
     runtime: Runtime
     steps_per_epoch: int
     batch_size: int
-    model: nn.Module
+    model: Model
     forward: Callable[[Tensor], Tensor]
     preprocess: Preprocess
     optimizers: list[torch.optim.Optimizer]

@@ -6,10 +6,8 @@ import warnings
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
 
-from resnet_cifar100.analysis.calibration import strangeness
-from resnet_cifar100.bundle import Bundle, describe
+from resnet_cifar100.bundle import Bundle, Judge, describe
 from resnet_cifar100.constants import IMAGE_SIZE
 from resnet_cifar100.storage import replace_file
 
@@ -17,19 +15,6 @@ OPSET = 20
 
 # It warns of each function of torchvision that it does without.
 logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
-
-
-class _Deployed(nn.Module):
-    """From uint8 images to what a Predictor asks for."""
-
-    def __init__(self, bundle: Bundle) -> None:
-        super().__init__()
-        self.preprocess, self.model = bundle.preprocess, bundle.model
-        self.temperature = bundle.calibration.temperature
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        logits = self.model(self.preprocess(images))
-        return (logits / self.temperature).softmax(dim=1), strangeness(logits)
 
 
 def save_onnx(bundle: Bundle, path: Path) -> None:
@@ -45,7 +30,7 @@ def save_onnx(bundle: Bundle, path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own, about its own code
         program = torch.onnx.export(
-            _Deployed(bundle).eval(),
+            Judge(bundle).eval(),
             (images,),
             input_names=["images"],
             output_names=["probs", "strangeness"],

@@ -5,7 +5,6 @@ from functools import partial
 from typing import Literal
 
 import torch
-from torch import nn
 
 from resnet_cifar100.config import ModelConfig
 from resnet_cifar100.errors import ConfigError
@@ -69,7 +68,8 @@ def _scaled(channels: int, config: ModelConfig) -> int:
     return channels if config.width == 1 else max(1, round(channels * config.width / 16)) * 16
 
 
-MODELS: dict[str, Callable[[ModelConfig], nn.Module]] = {
+Model = ResNet | SpeedNet
+MODELS: dict[str, Callable[[ModelConfig], Model]] = {
     # The user's document: its table of stages, and the three-stage network behind its "~2.7M" and
     # "ResNet44".
     "resnet44v2": partial(
@@ -105,7 +105,7 @@ MODELS: dict[str, Callable[[ModelConfig], nn.Module]] = {
 }
 
 
-def create_model(config: ModelConfig) -> nn.Module:
+def create_model(config: ModelConfig) -> Model:
     """Return the named network, (N,3,H,W) -> (N,K), initialised from torch's global generator.
 
     Raises:

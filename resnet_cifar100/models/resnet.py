@@ -108,10 +108,14 @@ class ResNet(nn.Module):
         x: Tensor = self.activation(self.norm(self.stages(self.stem(images))))
         return x.mean(dim=(2, 3))  # (N,D,H,W) -> (N,D)
 
+    def forward_head(self, features: Tensor) -> Tensor:
+        """Return the logits: (N,D) -> (N,K)."""
+        logits: Tensor = self.head(self.dropout(features))
+        return logits
+
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits: (N,3,H,W) normalised images -> (N,K)."""
-        logits: Tensor = self.head(self.dropout(self.forward_features(images)))
-        return logits
+        return self.forward_head(self.forward_features(images))
 
 
 @torch.no_grad()

@@ -82,10 +82,14 @@ class SpeedNet(nn.Module):
         pixels = x.permute(0, 2, 3, 1).flatten(1, 2)  # (N,H*W,D), a view of channels_last
         return pixels.amax(dim=1) + pixels.mean(dim=1)
 
+    def forward_head(self, features: Tensor) -> Tensor:
+        """Return the logits: (N,D) -> (N,K)."""
+        logits: Tensor = self.head(self.dropout(features))
+        return logits * LOGIT_SCALE
+
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits: (N,3,H,W) normalised images -> (N,K)."""
-        logits: Tensor = self.head(self.dropout(self.forward_features(images)))
-        return logits * LOGIT_SCALE
+        return self.forward_head(self.forward_features(images))
 
 
 def _conv(in_channels: int, out_channels: int, kernel: int) -> nn.Conv2d:

@@ -166,7 +166,7 @@ def _parse(body: bytes) -> dict[str, Any]:
 
 
 async def _read_body(receive: Receive, most: int) -> bytes:
-    """Return the whole body. Raises RefusedRequestError where it is too long or comes too slowly."""
+    """Return the whole body. Raises RefusedRequestError where it is too long or too slow."""
     parts, length = [], 0
     try:
         async with asyncio.timeout(BODY_SECONDS):

@@ -33,20 +33,19 @@ class TorchNetwork:
     """A bundle, in fp32."""
 
     def __init__(self, bundle: "Bundle") -> None:
-        from resnet_cifar100.bundle import describe
+        from resnet_cifar100.bundle import Judge, describe
 
         self.bundle = bundle
         self.description = describe(bundle)
+        self._judge = Judge(bundle).eval()
 
     def score(self, images: np.ndarray) -> Scores:
         """Score uint8 images (N,3,32,32)."""
         import torch
 
-        from resnet_cifar100.analysis.calibration import strangeness
-
-        logits = self.bundle.logits(torch.from_numpy(images))
-        probs = (logits / self.bundle.calibration.temperature).softmax(dim=1)
-        return Scores(probs.numpy(), strangeness(logits).numpy())
+        with torch.inference_mode():
+            probs, strangeness = self._judge(torch.from_numpy(images))
+        return Scores(probs.numpy(), strangeness.numpy())
 
     def heatmap(self, image: np.ndarray, class_index: int) -> np.ndarray | None:
         """Return where in a uint8 image (3,32,32) the network sees a class, (32,32) in 0..1."""

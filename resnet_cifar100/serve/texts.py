@@ -79,9 +79,8 @@ _LIMITS = f"""
 ### What "not sure" means
 
 The page gives a name only where that name is more probably right than wrong (a calibrated
-probability of {LEAST_PROB:.0%} or more), and where the picture is not unlike the data: the free
-energy of its logits ([Liu et al. 2020](https://arxiv.org/abs/2010.03759)) must not be above
-the limit that 95 of 100 held-out pictures keep.
+probability of {LEAST_PROB:.0%} or more), and where the picture is not unlike the data: its features
+must point towards those of some class at least as well as those of 95 of 100 held-out pictures do.
 
 ### What it cannot do
 

@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import pytest
@@ -8,12 +9,12 @@ from resnet_cifar100.analysis.calibration import (
     KNOWN_SHARE,
     calibration_error,
     fit_calibration,
+    fit_class_means,
     fit_temperature,
-    predict_logits,
-    strangeness,
 )
-from resnet_cifar100.bundle import load_bundle
-from resnet_cifar100.config import SHIPPED_MODEL
+from resnet_cifar100.bundle import Judge, load_bundle, strangeness
+from resnet_cifar100.config import SHIPPED_MODEL, Config
+from resnet_cifar100.data.cifar100 import load_dataset
 from resnet_cifar100.data.loader import Split
 from tests.conftest import REPOSITORY
 
@@ -55,18 +56,56 @@ def test_the_calibration_error_is_that_of_a_slow_sum():
     assert calibration_error(logits.softmax(dim=1), labels) < calibration_error(probs, labels)
 
 
-def test_strangeness_is_the_free_energy():
-    logits = torch.tensor([[1.0, 2.0], [-5.0, -5.0]])
-    expected = [-math.log(math.e + math.e**2), 5 - math.log(2)]
-    assert strangeness(logits).tolist() == pytest.approx(expected)
+def test_strangeness_is_the_distance_to_the_nearest_class():
+    means = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    features = torch.tensor([[5.0, 0.0], [3.0, 4.0], [-1.0, -1.0]])
+    expected = [0.0, 1 - 4 / 5, 1 + math.sqrt(0.5)]
+    assert strangeness(features, means).tolist() == pytest.approx(expected, abs=1e-6)
 
 
-def test_the_limit_lets_the_stated_share_of_held_out_images_pass():
-    bundle = load_bundle(REPOSITORY / SHIPPED_MODEL)
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (60, 3, 32, 32), dtype=torch.uint8, generator=generator)
-    split = Split(images, torch.arange(60))
-    calibration = fit_calibration(bundle, split, "a test")
-    passed = strangeness(predict_logits(bundle, split)) <= calibration.most_strangeness
+def noise(count: int, seed: int) -> Split:
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8, generator=generator)
+    return Split(images, torch.arange(count) % 100)
+
+
+@pytest.fixture(scope="module")
+def bundle():
+    return load_bundle(REPOSITORY / SHIPPED_MODEL)
+
+
+def test_the_class_means_are_those_of_a_slow_loop(bundle):
+    split = noise(150, 0)
+    means = fit_class_means(bundle, split)
+    for label in (0, 49, 50, 99):
+        with torch.no_grad():
+            chosen = bundle.preprocess(split.images[split.labels == label])
+            mean = bundle.model.forward_features(chosen).mean(dim=0)
+        assert torch.allclose(means[label], mean / mean.norm(), atol=1e-5)
+
+
+def test_the_limit_lets_the_stated_share_of_held_out_images_pass(bundle):
+    train, held_out = noise(100, 1), noise(60, 2)
+    calibration = fit_calibration(bundle, train, held_out, "a test")
+    judge = Judge(dataclasses.replace(bundle, calibration=calibration)).eval()
+    with torch.no_grad():
+        probs, distances = judge(held_out.images)
+    passed = distances <= calibration.most_strangeness
     assert float(passed.float().mean()) == pytest.approx(KNOWN_SHARE, abs=0.02)
+    expected = (bundle.logits(held_out.images) / calibration.temperature).softmax(dim=1)
+    assert torch.allclose(probs, expected, atol=1e-5)
     assert calibration.source == "a test"
+
+
+@pytest.mark.cifar100
+def test_the_shipped_weights_know_their_data_and_noise_apart(bundle, real_data_dir):
+    assert bundle.calibration.most_strangeness is not None
+    judge = Judge(bundle).eval()
+    pictures = load_dataset(Config(data_dir=real_data_dir)).test.images[:500]
+    with torch.no_grad():
+        shares = [
+            float((judge(images)[1] <= bundle.calibration.most_strangeness).float().mean())
+            for images in (pictures, noise(200, 3).images)
+        ]
+    assert shares[0] > 0.9
+    assert shares[1] < 0.01
