@@ -1,11 +1,13 @@
 """The command that serves the web page."""
 
 import csv
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resnet_cifar100.cli.measure import default_checkpoint
 from resnet_cifar100.cli.screen import say
+from resnet_cifar100.errors import ConfigError
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -14,14 +16,19 @@ SAMPLES = Path("test_data_setup/cifar100_test_images")
 EXAMPLES = 10
 
 
-def app(checkpoint_path: Path | None = None, host: str = "127.0.0.1", port: int = 7860) -> None:
+def app(
+    checkpoint_path: Path | None = None,
+    host: str | None = None,
+    port: int | None = None,
+) -> None:
     """Serve a web page that says what is on a picture.
 
     Args:
         checkpoint_path: A best_model.pth, .safetensors or .onnx file; by default your own
             checkpoints/best_model.pth, else the weights that come with the repository.
-        host: 127.0.0.1 for this machine alone, 0.0.0.0 for everybody who can reach it.
-        port: 0 takes any free one.
+        host: 127.0.0.1 for this machine alone, 0.0.0.0 for everybody who can reach it; by default
+            $GRADIO_SERVER_NAME, else 127.0.0.1.
+        port: 0 takes any free one; by default $GRADIO_SERVER_PORT, else 7860.
     """
     from resnet_cifar100.serve.networks import open_network
     from resnet_cifar100.serve.predictor import Predictor
@@ -40,7 +47,11 @@ def app(checkpoint_path: Path | None = None, host: str = "127.0.0.1", port: int 
         page = create_page(predictor, *_examples(uploads), card, USAGE)
         return create_server(predictor, page, uploads)
 
-    run_server(create, host, port, say)
+    host = host or os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1")
+    named = os.environ.get("GRADIO_SERVER_PORT", "7860")
+    if port is None and not named.isdecimal():
+        raise ConfigError(f"GRADIO_SERVER_PORT must be a number, got {named}")
+    run_server(create, host, int(named) if port is None else port, say)
 
 
 def _examples(folder: Path) -> tuple[list[Path], str]:

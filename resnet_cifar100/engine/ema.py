@@ -5,6 +5,8 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from resnet_cifar100.models.factory import Model
+
 
 class Ema:
     """Keeps `model`, a copy whose weights and statistics follow those of the one in training.
@@ -13,7 +15,7 @@ class Ema:
     forgotten soon and the average is of use from the first epoch on.
     """
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
+    def __init__(self, model: Model, decay: float) -> None:
         self.decay = decay
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         self._averaged = _float_tensors(self.model)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from resnet_cifar100.config import Config
 from resnet_cifar100.data.loader import TrainLoader
@@ -88,7 +88,7 @@ class TrainState:
         return is_measured and (self.step >= self.total_steps or self.is_stopped_early)
 
     @property
-    def eval_model(self) -> nn.Module:
+    def eval_model(self) -> Model:
         """The weights that predict: the moving average where there is one."""
         return self.ema.model if self.ema else self.model
 

@@ -63,7 +63,7 @@ class OnnxNetwork:
 
     def __init__(self, path: Path) -> None:
         try:
-            import onnxruntime
+            import onnxruntime  # type: ignore[import-untyped]
         except ImportError as error:
             raise CheckpointError(f"{path} needs onnxruntime: pip install onnxruntime") from error
         try:

@@ -3,13 +3,13 @@
 Nothing here knows of a web page, and torch is only imported for weights that need it.
 """
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
+from hashlib import sha256
 from pathlib import Path
-from threading import BoundedSemaphore
+from threading import BoundedSemaphore, Lock
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -19,7 +19,7 @@ from resnet_cifar100.data.images import load_image
 
 MAX_BATCH = 16
 MAX_DECODERS = 2  # a picture of 25 megapixels takes up to 400 MiB while it is decoded
-CACHED_PICTURES = 4096
+REMEMBERED = 4096  # pictures, by their bytes
 LEAST_PROB = 0.5  # below it, the best name is more often wrong than right
 
 
@@ -36,7 +36,9 @@ class Network(Protocol):
     `description` is that of the bundle: names, calibration, where it comes from.
     """
 
-    description: Mapping[str, Any]
+    @property
+    def description(self) -> Mapping[str, Any]:
+        """What is to be known of the file besides its weights."""
 
     def score(self, images: np.ndarray) -> Scores:
         """Score uint8 images (N,3,32,32)."""
@@ -48,7 +50,7 @@ class Network(Protocol):
 class NamedProb(NamedTuple):
     """One class of an answer."""
 
-    index: int
+    label: int
     name: str
     superclass: str
     prob: float
@@ -65,6 +67,14 @@ class Answer:
     pixels: np.ndarray
     classes: tuple[NamedProb, ...]
     doubt: str
+
+
+class _Seen(NamedTuple):
+    """What is remembered of a picture: pixels (32,32,3), probs (K,), strangeness."""
+
+    pixels: np.ndarray
+    probs: np.ndarray
+    strangeness: float
 
 
 class Predictor:
@@ -86,7 +96,8 @@ class Predictor:
         self._decoders = BoundedSemaphore(MAX_DECODERS)
         self._network_thread = ThreadPoolExecutor(1, "network")
         self._waiting: deque[tuple[bytes, Future[tuple[np.ndarray, float]]]] = deque()
-        self._score = lru_cache(CACHED_PICTURES)(self._score_one)
+        self._memory: OrderedDict[bytes, _Seen] = OrderedDict()  # SHA-256 of a file -> what it is
+        self._lock = Lock()
         self.score_batch(np.zeros((1, IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8))  # warm-up
 
     def classify(self, picture: Path | bytes, top_k: int = 5) -> Answer:
@@ -95,9 +106,9 @@ class Predictor:
         Raises:
             ImageError: for a file that is refused; the message is one sentence.
         """
-        with self._decoders:
-            pixels = load_image(picture)
-        probs, strangeness = self._score(pixels.tobytes())
+        content = picture if isinstance(picture, bytes) else None
+        digest = sha256(content).digest() if content else b""
+        pixels, probs, strangeness = self._remembered(digest) or self._look(picture, digest)
         best = np.argsort(-probs, kind="stable")[:top_k]
         classes = tuple(self._named(int(index), float(probs[index])) for index in best)
         return Answer(pixels, classes, self._doubt(classes[0].prob, strangeness))
@@ -109,13 +120,30 @@ class Predictor:
         """
         image = answer.pixels.transpose(2, 0, 1)
         return self._network_thread.submit(
-            self.network.heatmap, image, answer.classes[0].index
+            self.network.heatmap, image, answer.classes[0].label
         ).result()
 
     def score_batch(self, images: np.ndarray) -> Scores:
         """Score images (N,32,32,3) uint8 as one batch, past the cache."""
         channels_first = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
         return self._network_thread.submit(self.network.score, channels_first).result()
+
+    def _look(self, picture: Path | bytes, digest: bytes) -> _Seen:
+        with self._decoders:
+            pixels = load_image(picture)
+        seen = _Seen(pixels, *self._score_one(pixels.tobytes()))
+        if digest:
+            with self._lock:
+                self._memory[digest] = seen
+                if len(self._memory) > REMEMBERED:
+                    self._memory.popitem(last=False)
+        return seen
+
+    def _remembered(self, digest: bytes) -> _Seen | None:
+        with self._lock:
+            if digest in self._memory:
+                self._memory.move_to_end(digest)
+            return self._memory.get(digest)
 
     def _score_one(self, pixels: bytes) -> tuple[np.ndarray, float]:
         future: Future[tuple[np.ndarray, float]] = Future()
@@ -133,12 +161,13 @@ class Predictor:
         images = pixels.reshape(-1, IMAGE_SIZE, IMAGE_SIZE, 3).transpose(0, 3, 1, 2)
         try:
             probs, strangeness = self.network.score(np.ascontiguousarray(images))
+            rows = [(probs[i].copy(), float(strangeness[i])) for i in range(count)]
         except BaseException as error:  # whoever waits must hear of it
             for _, future in taken:
                 future.set_exception(error)
             return
-        for (_, future), row, number in zip(taken, probs, strangeness, strict=True):
-            future.set_result((row, float(number)))
+        for (_, future), row in zip(taken, rows, strict=True):
+            future.set_result(row)
 
     def _named(self, index: int, prob: float) -> NamedProb:
         return NamedProb(index, self._names[index], self._supers[index], prob)

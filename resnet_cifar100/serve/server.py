@@ -1,31 +1,27 @@
-"""The server: the page, POST /classify for programs, GET /health, and the gate around them."""
+"""The server: page and interface behind the gate, in an environment that opens nothing."""
 
-import asyncio
 import contextlib
 import os
 import signal
 import socket
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resnet_cifar100.data.images import MAX_BYTES
-from resnet_cifar100.errors import ConfigError, ImageError
+from resnet_cifar100.errors import ConfigError
 from resnet_cifar100.serve.predictor import Predictor
-from resnet_cifar100.serve.render import HEAD, STYLE, answer_json
+from resnet_cifar100.serve.render import HEAD, STYLE
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI
     from gradio import Blocks
     from starlette.types import ASGIApp
 
     from resnet_cifar100.serve.gate import InputKind
 
-HONOURED = ("GRADIO_SERVER_NAME", "GRADIO_SERVER_PORT")  # the address; flags come first
-MAX_REQUESTS = 64  # of POST /classify at a time; one more is told to come back
-THREADS = 8
+HONOURED = ("GRADIO_SERVER_NAME", "GRADIO_SERVER_PORT")  # the address, where no flag says it
+LISTEN_BACKLOG = 2048
 
 
 @contextlib.contextmanager
@@ -52,14 +48,16 @@ def ignored_variables() -> list[str]:
     )
 
 
-def create_server(predictor: Predictor, page: "Blocks", uploads: Path) -> "ASGIApp":
-    """Return the ASGI application. `uploads` is the folder that `closed_environment` gives."""
+def create_server(predictor: Predictor, page: "Blocks", folder: Path) -> "ASGIApp":
+    """Return the ASGI application. `folder` is that which `closed_environment` gives."""
     import gradio as gr
 
-    from resnet_cifar100.serve.gate import Gate
-    from resnet_cifar100.serve.page import PictureInput
+    from resnet_cifar100.serve.api import Api
+    from resnet_cifar100.serve.gate import JOIN, RUN, Gate
+    from resnet_cifar100.serve.uploads import Uploads
 
-    app = _create_api(predictor)
+    uploads = Uploads(folder)  # after the page: its examples lie there too
+    app = Api(predictor, uploads).create_app()
     gr.mount_gradio_app(
         app,
         page,
@@ -77,53 +75,17 @@ def create_server(predictor: Predictor, page: "Blocks", uploads: Path) -> "ASGIA
         css=STYLE,
         head=HEAD,
     )
-    inputs: dict[int, list[InputKind]] = {
-        number: [
-            "picture" if isinstance(one, PictureInput) else len(one.samples)
+    inputs: dict[str, dict[int, list[InputKind]]] = {RUN: {}, JOIN: {}}
+    for number, function in page.fns.items():
+        inputs[JOIN if function.queue else RUN][number] = [
+            len(one.samples) if isinstance(one, gr.Dataset) else "picture"
             for one in function.inputs
         ]
-        for number, function in page.fns.items()
-    }
-    classify = next(number for number, one in page.fns.items() if one.api_name == "classify")
-    return Gate(app, uploads, inputs, classify)
-
-
-def _create_api(predictor: Predictor) -> "FastAPI":
-    """Return what is for programs: POST /classify and GET /health."""
-    from fastapi import FastAPI, Request
-    from fastapi.responses import JSONResponse
-
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    threads = asyncio.Semaphore(THREADS)
-    busy = 0
-
-    @app.get("/health")
-    async def health() -> dict[str, str]:
-        return {"status": "ok"}
-
-    @app.post("/classify")
-    async def classify(request: Request) -> JSONResponse:
-        nonlocal busy
-        if busy >= MAX_REQUESTS:
-            sentence = "Too many pictures are waiting; try again in a second."
-            return JSONResponse({"error": sentence}, 503, {"Retry-After": "1"})
-        busy += 1
-        start = time.perf_counter()
-        try:
-            content = await request.body()
-            async with threads:
-                answer = await asyncio.to_thread(predictor.classify, content)
-        except ImageError as refusal:
-            return JSONResponse({"error": str(refusal)}, 422)
-        finally:
-            busy -= 1
-        return JSONResponse(answer_json(answer, 1000 * (time.perf_counter() - start)))
-
-    return app
+    return Gate(app, uploads, inputs)
 
 
 def run_server(
-    app_in: "Callable[[Path], ASGIApp]", host: str, port: int, say: Callable[[str], None]
+    create: "Callable[[Path], ASGIApp]", host: str, port: int, say: Callable[[str], None]
 ) -> None:
     """Serve until Ctrl-C or SIGTERM.
 
@@ -137,22 +99,36 @@ def run_server(
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((host, port))
+            listener.listen(LISTEN_BACKLOG)
         except (OSError, OverflowError) as error:
             raise ConfigError(
                 f"--host {host} --port {port} cannot be served ({error}); choose another port"
             ) from error
-        app = app_in(stack.enter_context(closed_environment()))
-        server = uvicorn.Server(
-            uvicorn.Config(
-                app,
-                log_level="warning",
-                timeout_keep_alive=10,
-                timeout_graceful_shutdown=3,
-                limit_concurrency=512,
-                server_header=False,
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, _stop)
+        try:
+            app = create(stack.enter_context(closed_environment()))
+            server = uvicorn.Server(
+                uvicorn.Config(
+                    app,
+                    http="h11",
+                    ws="none",
+                    log_level="error",  # its warnings are about strangers' requests
+                    timeout_keep_alive=10,
+                    timeout_graceful_shutdown=3,
+                    limit_concurrency=512,
+                    server_header=False,
+                )
             )
-        )
-        say(f"http://{host}:{listener.getsockname()[1]}/ (Ctrl-C stops it)")
-        for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn stops in order, then repeats it
-            signal.signal(number, lambda *_: None)
-        server.run(sockets=[listener])
+            say(f"http://{host}:{listener.getsockname()[1]}/ (Ctrl-C stops it)")
+            server.run(sockets=[listener])  # stops in order, and then repeats the signal
+        except _StoppedError:
+            return
+
+
+class _StoppedError(Exception):
+    """Ctrl-C or SIGTERM has come."""
+
+
+def _stop(_number: int, _frame: object) -> None:
+    raise _StoppedError

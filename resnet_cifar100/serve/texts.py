@@ -34,15 +34,6 @@ from gradio_client import Client, handle_file
 client = Client("ADDRESS")
 print(client.predict(handle_file("picture.jpg"), api_name="/classify"))
 ```
-
-or its three steps by hand:
-
-```bash
-FILE=$(curl -s -F files=@picture.jpg ADDRESS/gradio_api/upload | cut -d'"' -f2)
-EVENT=$(curl -s -H 'Content-Type: application/json' ADDRESS/gradio_api/call/classify \\
-  -d '{{"data": [{{"path": "'$FILE'", "meta": {{"_type": "gradio.FileData"}}}}]}}' | cut -d'"' -f4)
-curl -sN ADDRESS/gradio_api/call/classify/$EVENT
-```
 """
 
 

@@ -67,7 +67,7 @@ def test_the_classes_are_those_of_the_bundle_in_order_of_probability(predictor, 
     image = torch.from_numpy(load_image(content)).permute(2, 0, 1)[None]
     scaled = bundle.logits(image) / bundle.calibration.temperature
     probs, ids = scaled.softmax(dim=1)[0].topk(7)
-    assert [one.index for one in answer.classes] == ids.tolist()
+    assert [one.label for one in answer.classes] == ids.tolist()
     assert [one.prob for one in answer.classes] == pytest.approx(probs.tolist(), abs=CLOSE)
     best = answer.classes[0]
     assert best.name == "sunflower"
@@ -99,7 +99,7 @@ def test_what_waits_goes_through_the_network_together_and_nobody_gets_anothers_a
         others = [pool.submit(predictor.classify, flat(number)) for number in numbers[1:]]
         wait_until(lambda: len(predictor._waiting) == 39)
         network.open.set()
-        found = [future.result(10).classes[0].index for future in (first, *others)]
+        found = [future.result(10).classes[0].label for future in (first, *others)]
     assert found == numbers
     assert network.batches == [1, 16, 16, 7]
 
@@ -109,7 +109,7 @@ def test_a_picture_that_comes_again_is_answered_from_memory():
     predictor = Predictor(network)
     network.batches.clear()
     for _ in range(3):
-        assert predictor.classify(flat(7)).classes[0].index == 7
+        assert predictor.classify(flat(7)).classes[0].label == 7
     assert network.batches == [1]
 
 
@@ -117,7 +117,7 @@ def test_a_network_that_breaks_breaks_one_call_alone():
     predictor = Predictor(CountingNetwork())
     with pytest.raises(RuntimeError, match="broke"):
         predictor.classify(flat(255))
-    assert predictor.classify(flat(3)).classes[0].index == 3
+    assert predictor.classify(flat(3)).classes[0].label == 3
 
 
 def test_doubt_has_its_reasons():

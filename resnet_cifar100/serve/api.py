@@ -1,0 +1,143 @@
+"""The requests that this project answers itself; Gradio answers only for its page."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+
+from resnet_cifar100.data.images import MAX_BYTES
+from resnet_cifar100.errors import ImageError
+from resnet_cifar100.serve.calls import BusyError, Calls
+from resnet_cifar100.serve.predictor import Predictor
+from resnet_cifar100.serve.render import answer_json
+from resnet_cifar100.serve.uploads import Uploads
+
+MAX_WAITING = 64  # pictures of programs at a time; one more is told to come back
+THREADS = 8
+SWEEP_SECONDS = 20.0
+GONE = "The picture is not there (any more): upload it again."
+
+
+class Api:
+    """The handlers, with what they share. All of them run in the event loop."""
+
+    def __init__(self, predictor: Predictor, uploads: Uploads) -> None:
+        self.predictor = predictor
+        self.uploads = uploads
+        self.calls = Calls()
+        self._threads = asyncio.Semaphore(THREADS)
+        self._waiting = 0
+
+    def create_app(self) -> FastAPI:
+        """Return the application; Gradio's is mounted behind its routes."""
+        app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=self._lifespan)
+        app.get("/health")(self.health)
+        app.post("/classify")(self.classify)
+        app.post("/gradio_api/upload")(self.upload)
+        app.get("/gradio_api/upload_progress")(self.upload_progress)
+        app.get("/gradio_api/file={name:path}")(self.file)
+        app.post("/gradio_api/queue/join")(self.join)
+        app.get("/gradio_api/queue/data")(self.data)
+        return app
+
+    async def health(self) -> Response:
+        """Say that the server answers."""
+        return JSONResponse({"status": "ok"})
+
+    async def classify(self, request: Request) -> Response:
+        """Answer about the picture whose bytes are the request."""
+        if self._waiting >= MAX_WAITING:
+            return _busy()
+        try:
+            return JSONResponse(await self._answer(await request.body()))
+        except ImageError as refusal:
+            return JSONResponse({"error": str(refusal)}, 422)
+
+    async def upload(self, request: Request) -> Response:
+        """Keep one file of a form; return its path in a list, as Gradio's own route does."""
+        try:
+            form = await request.form(max_files=1, max_fields=4)
+        except (HTTPException, ValueError, LookupError):  # whatever a broken form raises
+            return JSONResponse({"error": "This is not a form with one file."}, 400)
+        file = next((value for value in form.values() if isinstance(value, UploadFile)), None)
+        if file is None:
+            return JSONResponse({"error": "This is not a form with one file."}, 400)
+        content = await file.read()
+        await form.close()
+        if len(content) > MAX_BYTES:
+            return JSONResponse({"error": f"The file is larger than {MAX_BYTES:,} bytes."}, 413)
+        return JSONResponse([str(self.uploads.add(content, file.filename or ""))])
+
+    async def upload_progress(self) -> Response:
+        """Say that the upload is done: it is read whole before anything else happens."""
+        return Response('data: {"msg": "done"}\n\n', media_type="text/event-stream")
+
+    async def file(self, name: str) -> Response:
+        """Return an uploaded picture or an example, for the page to show."""
+        path = self.uploads.find(name)
+        if path is None:
+            return JSONResponse({"error": GONE}, 404)
+        return FileResponse(path, content_disposition_type="inline")
+
+    async def join(self, request: Request) -> Response:
+        """Begin a call of gradio_client, which the gate has checked."""
+        fields = await request.json()
+        work = self._call_work(fields["data"][0])
+        try:
+            return JSONResponse({"event_id": self.calls.start(fields["session_hash"], work)})
+        except BusyError:
+            work.close()
+            return _busy()
+
+    async def data(self, session_hash: str = "") -> Response:
+        """Stream the answers of such calls."""
+        if not self.calls.can_stream(session_hash):
+            return JSONResponse({"error": "There is no such call."}, 404)
+        return StreamingResponse(self.calls.stream(session_hash), media_type="text/event-stream")
+
+    async def _call_work(self, picture: dict[str, Any] | None) -> dict[str, Any]:
+        """Return the part of Gradio's message that says how a call went."""
+        path = self.uploads.find(picture["path"]) if picture else None
+        try:
+            if path is None:
+                raise ImageError(GONE if picture else "There is no picture in this request.")
+            answer = await self._answer(path.read_bytes())
+        except (ImageError, OSError) as refusal:
+            sentence = str(refusal) if isinstance(refusal, ImageError) else GONE
+            return {"output": {"error": sentence}, "success": False}
+        return {"output": {"data": [answer], "is_generating": False}, "success": True}
+
+    async def _answer(self, content: bytes) -> dict[str, Any]:
+        """Return the answer for programs. Raises ImageError."""
+        start = time.perf_counter()
+        self._waiting += 1
+        try:
+            async with self._threads:
+                answer = await asyncio.to_thread(self.predictor.classify, content)
+        finally:
+            self._waiting -= 1
+        return answer_json(answer, 1000 * (time.perf_counter() - start))
+
+    @asynccontextmanager
+    async def _lifespan(self, _app: FastAPI) -> AsyncIterator[None]:
+        task = asyncio.create_task(self._sweep())
+        yield
+        task.cancel()
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            self.uploads.sweep()
+            self.calls.sweep()
+
+
+def _busy() -> Response:
+    sentence = "Too many pictures are waiting; try again in a second."
+    return Response(json.dumps({"error": sentence}), 503, {"Retry-After": "1"}, "application/json")
