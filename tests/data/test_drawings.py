@@ -14,7 +14,8 @@ def test_the_drawings_are_pictures_and_always_the_same(tmp_path):
     paths = write_drawings(tmp_path)
     assert len(paths) == len(DRAWINGS)
     for path, again in zip(paths, write_drawings(tmp_path / "again"), strict=True):
-        assert Image.open(path).size == (256, 256)
+        with Image.open(path) as image:
+            assert image.size == (256, 256)
         assert path.read_bytes() == again.read_bytes()
 
 
