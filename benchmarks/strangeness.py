@@ -57,7 +57,7 @@ def strange_sets(images: Tensor) -> Iterator[tuple[str, Tensor]]:
     yield "written digits, white on black", digits
     yield "written digits, black on white", 255 - digits
     yield "a page of text", torch.stack([text_page(rng) for _ in range(COUNT)])
-    photographs = [torch.from_numpy(image) for image in load_sample_images().images]  # (H,W,3)
+    photographs = [torch.tensor(image) for image in load_sample_images().images]  # (H,W,3)
     yield (
         "details of two photographs",
         torch.stack([detail(photographs, rng) for _ in range(COUNT)]),
