@@ -11,7 +11,10 @@ import argparse
 import asyncio
 import contextlib
 import io
+import json
 import random
+import secrets
+import socket
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -35,6 +38,7 @@ from tests.serve.test_gate import traversals
 
 CLIENTS, HOSTILE_SHARE = 32, 0.1
 GRADIO_CLIENTS = 4  # of them, those who go through the page's own interface
+CLASSIFY = 2  # the number of the page's function of that name
 SAME = 2e-4  # a probability is rounded to 4 digits, and a batch rounds differently
 
 
@@ -81,10 +85,12 @@ class Tally:
     failed: Counter[str] = field(default_factory=Counter)
     hostile: Counter[int] = field(default_factory=Counter)
     memory: list[tuple[float, float]] = field(default_factory=list)
+    most_uploads: int = 0
 
 
 def load(server: Server, dataset: Dataset, asked: argparse.Namespace) -> Table:
     """Run the clients, then read the tally."""
+    before = server.uploads()
     pictures = list(pngs(dataset))
     with httpx.Client(base_url=server.url) as client:
         alone = [client.post("/classify", content=png).json() for png in pictures]
@@ -93,7 +99,6 @@ def load(server: Server, dataset: Dataset, asked: argparse.Namespace) -> Table:
     slope = np.polyfit(late[:, 0] / 60, late[:, 1], 1)[0]
     p50, p99 = np.percentile(1000 * np.array(tally.good), [50, 99])
     hostile = ", ".join(f"{n:,} x {status}" for status, n in sorted(tally.hostile.items()))
-    most_uploads = server.uploads()
     time.sleep(120)
     rows = [
         ["good requests answered", f"{len(tally.good):,}"],
@@ -104,7 +109,10 @@ def load(server: Server, dataset: Dataset, asked: argparse.Namespace) -> Table:
         ["replies to hostile requests, by status", hostile],
         ["memory at the end", f"{late[-1, 1]:.0f} MiB"],
         ["its slope after the first minute", f"{slope:+.2f} MiB a minute"],
-        ["uploaded files at the end, and two minutes later", f"{most_uploads}, {server.uploads()}"],
+        [
+            "files on the disk before, at most, and two minutes later",
+            f"{before}, {tally.most_uploads}, {server.uploads()}",
+        ],
         ["tracebacks in the log", str(server.tracebacks())],
     ]
     return Table(
@@ -147,6 +155,7 @@ async def _run_clients(
     async def watch() -> None:
         while (passed := time.perf_counter() - start) < seconds:
             tally.memory.append((round(passed, 1), server.status_mib("VmRSS")))
+            tally.most_uploads = max(tally.most_uploads, server.uploads())
             await asyncio.sleep(2)
 
     async with contextlib.AsyncExitStack() as stack:
@@ -165,31 +174,43 @@ async def _by_post(client: httpx.AsyncClient, picture: bytes) -> dict[str, Any]:
 
 
 async def _by_gradio(client: httpx.AsyncClient, picture: bytes) -> dict[str, Any]:
+    """Ask as gradio_client does: upload, join, listen."""
     sent = await client.post("/gradio_api/upload", files={"files": ("a.png", picture)})
     file = {"path": sent.raise_for_status().json()[0], "meta": {"_type": "gradio.FileData"}}
-    call = await client.post("/gradio_api/call/classify", json={"data": [file]})
-    event = call.raise_for_status().json()["event_id"]
-    stream = await client.get(f"/gradio_api/call/classify/{event}")
-    return dict(httpx.Response(200, text=stream.text.split("data: ")[-1]).json()[0])
+    session = secrets.token_hex(8)
+    call = {"data": [file], "fn_index": CLASSIFY, "session_hash": session}
+    (await client.post("/gradio_api/queue/join", json=call)).raise_for_status()
+    stream = await client.get("/gradio_api/queue/data", params={"session_hash": session})
+    message = json.loads(stream.text.split("\n")[0].removeprefix("data: "))
+    return dict(message["output"]["data"][0])
 
 
 async def _attack(
     client: httpx.AsyncClient, rng: random.Random, bombs: list[bytes], pictures: list[bytes]
 ) -> int:
-    """Send one hostile request; return the status of its reply."""
-    kind, picture = rng.randrange(5), rng.choice(pictures)
-    if kind == 0:
-        return (await client.post("/classify", content=rng.choice(bombs))).status_code
-    if kind == 1:
-        return (await client.post("/classify", content=damaged(picture, rng))).status_code
-    if kind == 2:
-        return (await client.post("/classify", content=bytes(6_000_000))).status_code
-    if kind == 3:
-        path = rng.choice(traversals(Path("/tmp")))
-        url = client.base_url.copy_with(raw_path=path.replace("\0", "%00").encode())
-        return (await client.get(url)).status_code
-    body = {"data": [{"path": "/etc/passwd"}], "fn_index": 1, "session_hash": "x"}
-    return (await client.post("/gradio_api/queue/join", json=body)).status_code
+    """Send one hostile request; return the status of its reply, 0 for a closed connection."""
+    kind = rng.randrange(5)
+    contents = [rng.choice(bombs), damaged(rng.choice(pictures), rng), bytes(6_000_000)]
+    call = {"data": [{"path": "/etc/passwd"}], "fn_index": CLASSIFY, "session_hash": "x"}
+    try:
+        if kind == 3:
+            paths = traversals(Path("/tmp"))
+            return await asyncio.to_thread(status_of, str(client.base_url), rng.choice(paths))
+        if kind == 4:
+            return (await client.post("/gradio_api/queue/join", json=call)).status_code
+        return (await client.post("/classify", content=contents[kind])).status_code
+    except httpx.TransportError:
+        return 0
+
+
+def status_of(url: str, path: str) -> int:
+    """Ask for a path as it is (httpx would tidy it); return the status of the reply."""
+    address = httpx.URL(url)
+    line = "".join(char if char.isprintable() else f"%{ord(char):02x}" for char in path)
+    request = f"GET {line} HTTP/1.1\r\nHost: {address.host}\r\nConnection: close\r\n\r\n"
+    with socket.create_connection((address.host, address.port or 80), timeout=60) as connection:
+        connection.sendall(request.encode())
+        return int(connection.recv(4096).split()[1])
 
 
 def hostile(server: Server, dataset: Dataset, _asked: argparse.Namespace) -> Table:
@@ -219,8 +240,7 @@ def hostile(server: Server, dataset: Dataset, _asked: argparse.Namespace) -> Tab
             replies = Counter(client.post("/classify", content=c).status_code for c in contents)
             rows.append([f"{name} ({len(contents):,})", str(dict(replies))])
         paths = traversals(server.temporary)
-        urls = [client.base_url.copy_with(raw_path=p.replace("\0", "%00").encode()) for p in paths]
-        replies = Counter(client.get(url).status_code for url in urls)
+        replies = Counter(status_of(server.url, path) for path in paths)
         rows.append([f"{len(paths)} paths to files of the server", str(dict(replies))])
     rows.append(["tracebacks in the log", str(server.tracebacks())])
     how = (

@@ -21,17 +21,17 @@ STYLE = """
 .answer .doubt { border-left: 4px solid #d97706; padding-left: .75rem; }
 .answer ol { list-style: none; margin: 0; padding: 0; }
 .answer li { display: grid; grid-template-columns: 1fr auto; gap: 0 .75rem; margin-bottom: .6rem; }
-.answer li span { color: var(--body-text-color-subdued); font-size: .85em; }
+.answer li span { opacity: .7; font-size: .85em; }
 .answer li b { font-variant-numeric: tabular-nums; }
 .answer .track { grid-column: 1 / -1; height: .5rem; border-radius: .25rem;
   background: var(--border-color-primary); overflow: hidden; }
 .answer .bar { height: 100%; border-radius: .25rem; background: #2563eb; }
 .answer .doubtful .bar { background: #d97706; }
-.answer .foot { color: var(--body-text-color-subdued); font-size: .85em; margin: .5rem 0 0; }
+.answer .foot { opacity: .7; font-size: .85em; margin: .5rem 0 0; }
 .views { display: flex; flex-wrap: wrap; gap: 1rem; }
 .views figure { margin: 0; flex: 1 1 8rem; max-width: 224px; }
 .views img { width: 100%; height: auto; image-rendering: pixelated; border-radius: .5rem; }
-.views figcaption { font-size: .85em; color: var(--body-text-color-subdued); }
+.views figcaption { opacity: .7; font-size: .85em; }
 @media (max-width: 640px) {  /* on a phone the answer comes before the examples */
   #left { display: contents; }
   #right { order: 1; }
