@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -32,7 +33,7 @@ class Api:
         self.predictor = predictor
         self.uploads = uploads
         self.calls = Calls()
-        self._threads = asyncio.Semaphore(THREADS)
+        self._threads = ThreadPoolExecutor(THREADS, "classify")
         self._waiting = 0
 
     def create_app(self) -> FastAPI:
@@ -119,8 +120,8 @@ class Api:
         start = time.perf_counter()
         self._waiting += 1
         try:
-            async with self._threads:
-                answer = await asyncio.to_thread(self.predictor.classify, content)
+            loop = asyncio.get_running_loop()
+            answer = await loop.run_in_executor(self._threads, self.predictor.classify, content)
         finally:
             self._waiting -= 1
         return answer_json(answer, 1000 * (time.perf_counter() - start))

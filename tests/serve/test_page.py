@@ -13,12 +13,13 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here")
 ANSWER_MS = 15_000
+FLAGS = ["--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
 
 
 @pytest.fixture(scope="module")
 def browser():
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield chromium
         chromium.close()
 
@@ -89,6 +90,17 @@ def test_a_picture_is_pasted(visit, drawings, screenshot):
     page.get_by_label("Paste from clipboard").click()
     expect(verdict(page)).to_have_text("orange", timeout=ANSWER_MS)
     screenshot(page, "paste")
+
+
+def test_a_picture_is_taken_with_the_camera(visit, screenshot):
+    page = visit(permissions=["camera"])
+    page.get_by_label("Capture from camera").click()
+    page.get_by_text("Click to Access Webcam").click()
+    page.wait_for_function("document.querySelector('video')?.readyState >= 3")
+    page.get_by_label("capture photo").click()
+    expect(verdict(page)).to_be_visible(timeout=ANSWER_MS)
+    expect(verdict(page)).not_to_have_text("That did not work")
+    screenshot(page, "camera")
 
 
 def test_an_example_is_tried(visit, screenshot):

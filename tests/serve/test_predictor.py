@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from resnet_cifar100.bundle import load_bundle
 from resnet_cifar100.config import SHIPPED_MODEL
@@ -13,7 +14,7 @@ from resnet_cifar100.data.images import load_image
 from resnet_cifar100.errors import ImageError
 from resnet_cifar100.serve.predictor import MAX_BATCH, Predictor, Scores
 from tests.conftest import REPOSITORY
-from tests.data.images.pictures import encode, picture
+from tests.data.images.pictures import encode, picture, png
 
 CLOSE = 1e-4  # a batch of another size takes other kernels, which round differently
 
@@ -140,3 +141,43 @@ def test_the_heat_map_is_of_the_picture(predictor, drawings):
     assert heat.shape == (32, 32)
     assert heat.min() >= 0
     assert heat.max() == pytest.approx(1)
+
+
+def in_18_encodings(image: Image.Image) -> dict[str, bytes]:
+    """The same picture as files of many kinds."""
+    rgba, grey16 = image.convert("RGBA"), np.asarray(image, np.uint16) * 257
+    files = {
+        "png": encode(image),
+        "png with alpha": encode(rgba),
+        "png of a palette": encode(image.quantize(256)),
+        "png of 16 bits": png(grey16, 2),
+        "jpeg": encode(image, "JPEG", quality=95),
+        "progressive jpeg": encode(image, "JPEG", quality=90, progressive=True),
+        "cmyk jpeg": encode(image.convert("CMYK"), "JPEG", quality=95),
+        "webp": encode(image, "WEBP", quality=95),
+        "lossless webp": encode(image, "WEBP", lossless=True),
+        "bmp": encode(image, "BMP"),
+        "gif": encode(image.quantize(256), "GIF"),
+        "tiff": encode(image, "TIFF"),
+        "compressed tiff": encode(rgba, "TIFF", compression="tiff_lzw"),
+        "ycbcr tiff": encode(image.convert("YCbCr"), "TIFF"),
+        "larger": encode(image.resize((900, 900))),
+    }
+    turns = {3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_90}
+    turns[8] = Image.Transpose.ROTATE_270
+    for orientation, turn in turns.items():
+        note = Image.Exif()
+        note[274] = orientation
+        files[f"jpeg turned {orientation}"] = encode(
+            image.transpose(turn), "JPEG", quality=95, exif=note
+        )
+    return files
+
+
+@pytest.mark.parametrize("name", ["orange", "sunflower", "rocket", "sea"])
+def test_the_kind_of_the_file_does_not_change_the_answer(predictor, drawings, name):
+    with Image.open(drawings[name]) as drawing:
+        files = in_18_encodings(drawing.convert("RGB"))
+    assert len(files) == 18
+    named = {kind: predictor.classify(content).classes[0].name for kind, content in files.items()}
+    assert list(named.values()).count(name) >= 17, named

@@ -1,0 +1,54 @@
+"""The limits of what waits, without a server."""
+
+import asyncio
+import threading
+
+import httpx
+import pytest
+
+from resnet_cifar100.serve import api as module
+from resnet_cifar100.serve.api import Api
+from resnet_cifar100.serve.uploads import Uploads
+
+
+class SlowPredictor:
+    """Answers nothing until it is let go."""
+
+    def __init__(self):
+        self.go = threading.Event()
+        self.at_work = 0
+
+    def classify(self, content):
+        self.at_work += 1
+        self.go.wait(10)
+        raise module.ImageError("The picture is a test.")
+
+
+@pytest.fixture
+def slow():
+    return SlowPredictor()
+
+
+def test_no_more_wait_than_may_and_no_more_work_than_threads(slow, tmp_path):
+    async def run():
+        api = Api(slow, Uploads(tmp_path))
+        transport = httpx.ASGITransport(app=api.create_app())
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            waiting = [
+                asyncio.create_task(client.post("/classify", content=b"x"))
+                for _ in range(module.MAX_WAITING)
+            ]
+            while api._waiting < module.MAX_WAITING or slow.at_work < module.THREADS:
+                await asyncio.sleep(0.01)
+            refused = await client.post("/classify", content=b"x")
+            health = await client.get("/health")
+            assert slow.at_work == module.THREADS
+            slow.go.set()
+            return refused, health, [(await one).status_code for one in waiting]
+
+    refused, health, statuses = asyncio.run(asyncio.wait_for(run(), 30))
+    assert refused.status_code == 503
+    assert refused.headers["retry-after"] == "1"
+    assert "try again" in refused.json()["error"]
+    assert health.status_code == 200
+    assert statuses == [422] * module.MAX_WAITING
