@@ -9,8 +9,8 @@ import gradio as gr
 from gradio.data_classes import FileData
 
 from resnet_cifar100.errors import ImageError
-from resnet_cifar100.serve.predictor import Answer, Predictor
-from resnet_cifar100.serve.render import answer_html, answer_json, refusal_html, views_html
+from resnet_cifar100.serve.predictor import Predictor
+from resnet_cifar100.serve.render import answer_html, refusal_html, views_html
 
 _WAITING = '<div class="answer"><p>The answer comes here.</p></div>'
 
@@ -23,15 +23,19 @@ def create_page(
     def show(picture: Path | None) -> tuple[str, str]:
         if picture is None:
             return _WAITING, ""
+        start = time.perf_counter()
         try:
-            answer, milliseconds = _classify(predictor, picture)
+            answer = predictor.classify(picture.read_bytes())
+        except OSError:
+            return refusal_html("The picture is not there (any more): upload it again."), ""
         except ImageError as refusal:
             return refusal_html(str(refusal)), ""
-        return answer_html(answer, milliseconds), views_html(answer, predictor.heatmap(answer))
+        html = answer_html(answer, 1000 * (time.perf_counter() - start))
+        return html, views_html(answer, predictor.heatmap(answer))
 
     def classify(picture: Path) -> dict[str, Any]:
         """Name what is on a picture: the five most probable classes, and whether to rely on it."""
-        return answer_json(*_classify(predictor, picture))
+        raise NotImplementedError("serve/api.py answers these calls")
 
     title = "What is on this picture?"
     page: gr.Blocks
@@ -71,14 +75,3 @@ def create_page(
 
 def _path_of(payload: FileData | None) -> Path | None:
     return Path(payload.path) if payload and payload.path else None
-
-
-def _classify(predictor: Predictor, upload: Path) -> tuple[Answer, float]:
-    """Return the answer about an uploaded file, and the milliseconds it took."""
-    start = time.perf_counter()
-    try:
-        content = upload.read_bytes()
-    except OSError as error:
-        raise ImageError("The picture is not there (any more): upload it again.") from error
-    answer = predictor.classify(content)
-    return answer, 1000 * (time.perf_counter() - start)
