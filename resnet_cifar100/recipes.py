@@ -45,10 +45,10 @@ def fast() -> Config:
 
 
 def fast_resnet44v2() -> Config:
-    """ResNet44V2 with the ideas of the fast recipe: 74.61% test top-1 after 43 min on two such cores.
+    """ResNet44V2 with the ideas of the fast recipe: 74.61% after 43 min on two such cores.
 
-    One seed, other work beside it at times, records/2026-11-23_fast-resnet44v2-seed0. The document's
-    100 epochs, 6 hours there, gave it 74.86% at its best epoch.
+    Test top-1, one seed, other work beside it at times: records/2026-11-23_fast-resnet44v2-seed0.
+    The document's 100 epochs, 6 hours there, gave it 74.86% at their best.
     """
     return dataclasses.replace(
         fast(),
