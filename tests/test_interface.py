@@ -49,12 +49,12 @@ def test_training_leaves_the_files_of_the_users_document_where_they_are_named(tr
     assert (run_dir / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_training_ends_with_a_table_the_paths_and_three_commands(trained):
+def test_training_ends_with_a_table_the_paths_and_four_commands(trained):
     _, output = trained
     assert "Test top-1" in output
     for path in ("checkpoints/best_model.pth", "logs.md", "curves.png"):
         assert path in output
-    assert len(re.findall(r"^  \S*python\S* ", output.split("Next:")[1], flags=re.M)) == 3
+    assert len(re.findall(r"^  \S*python\S* ", output.split("Next:")[1], flags=re.M)) == 4
 
 
 def test_synthetic_is_said_wherever_a_figure_stands(trained):

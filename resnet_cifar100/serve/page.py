@@ -51,6 +51,7 @@ def create_page(
                 )
                 # Gradio would decode the file, of any format and with its own errors.
                 setattr(picture, "preprocess", _path_of)  # noqa: B010
+                picture.temp_files = _NoList()
                 gr.Examples(
                     [[str(path)] for path in examples],
                     picture,
@@ -71,6 +72,13 @@ def create_page(
         button, answer = gr.Button(visible=False), gr.JSON(visible=False)
         button.click(classify, picture, answer, api_name="classify")
     return page
+
+
+class _NoList(set[str]):
+    """Gradio lists every file that it has seen, for ever; here the uploads sweep themselves."""
+
+    def add(self, _path: str) -> None:
+        """Forget it."""
 
 
 def _path_of(payload: FileData | None) -> Path | None:
