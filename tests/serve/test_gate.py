@@ -114,14 +114,14 @@ def traversals(uploads) -> list[str]:
     routes = ["/gradio_api/file=", "/gradio_api/file/", "/static/", "/assets/", "/svelte/", "/"]
     routes += ["/file=", "/gradio_api/proxy=", "/gradio_api/stream/", "/custom_component/"]
     plain = [route + target for route in routes for target in targets]
-    coded = [route + quote(target, safe="") for route in routes[:5] for target in targets[:12]]
-    twice = [route + quote(quote(one, safe="")) for route in routes[:5] for one in targets[:12]]
+    coded = [route + quote(target, safe="") for route in routes[:5] for target in targets]
+    twice = [route + quote(quote(one, safe="")) for route in routes[:5] for one in targets]
     return [*plain, *coded, *twice, "/gradio_api/FILE=/etc/passwd", "//etc/passwd", "/..", "/%2e."]
 
 
 def test_none_of_300_paths_reaches_a_file(guarded, uploads, reached):
     paths = traversals(uploads)
-    assert len(paths) >= 280
+    assert len(paths) >= 300
     for path in paths:
         for method in ("PUT", "DELETE", "PATCH", "POST"):
             assert ask(guarded, method, path)[0] == 404, path
