@@ -1,7 +1,6 @@
 """The requests that this project answers itself; Gradio answers only for its page."""
 
 import asyncio
-import json
 import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,12 +17,11 @@ from resnet_cifar100.errors import ImageError
 from resnet_cifar100.serve.calls import BusyError, Calls
 from resnet_cifar100.serve.predictor import Predictor
 from resnet_cifar100.serve.render import answer_json
-from resnet_cifar100.serve.uploads import Uploads
+from resnet_cifar100.serve.uploads import GONE, Uploads
 
 MAX_WAITING = 64  # pictures of programs at a time; one more is told to come back
 THREADS = 8
 SWEEP_SECONDS = 20.0
-GONE = "The picture is not there (any more): upload it again."
 
 
 class Api:
@@ -141,4 +139,4 @@ class Api:
 
 def _busy() -> Response:
     sentence = "Too many pictures are waiting; try again in a second."
-    return Response(json.dumps({"error": sentence}), 503, {"Retry-After": "1"}, "application/json")
+    return JSONResponse({"error": sentence}, 503, {"Retry-After": "1"})

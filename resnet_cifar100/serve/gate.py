@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from resnet_cifar100.data.images import MAX_BYTES
-from resnet_cifar100.serve.uploads import Uploads
+from resnet_cifar100.serve.uploads import GONE, Uploads
 
 InputKind = (
     Literal["picture"] | int
@@ -134,7 +134,7 @@ class Gate:
             return None
         path = self.uploads.find(value.get("path")) if isinstance(value, dict) else None
         if path is None:
-            raise RefusedRequestError(422, "The picture is not there (any more): upload it again.")
+            raise RefusedRequestError(422, GONE)
         return {"path": str(path), "meta": {"_type": "gradio.FileData"}}
 
     async def _read_body(self, receive: Receive, most: int) -> bytes:

@@ -11,6 +11,7 @@ from gradio.data_classes import FileData
 from resnet_cifar100.errors import ImageError
 from resnet_cifar100.serve.predictor import Predictor
 from resnet_cifar100.serve.render import answer_html, refusal_html, views_html
+from resnet_cifar100.serve.uploads import GONE
 
 _WAITING = '<div class="answer"><p>The answer comes here.</p></div>'
 
@@ -27,7 +28,7 @@ def create_page(
         try:
             answer = predictor.classify(picture.read_bytes())
         except OSError:
-            return refusal_html("The picture is not there (any more): upload it again."), ""
+            return refusal_html(GONE), ""
         except ImageError as refusal:
             return refusal_html(str(refusal)), ""
         html = answer_html(answer, 1000 * (time.perf_counter() - start))
@@ -40,7 +41,8 @@ def create_page(
     title = "What is on this picture?"
     page: gr.Blocks
     with gr.Blocks(title=title, analytics_enabled=False) as page:
-        gr.Markdown(f"# {title}\nA small network, trained from scratch on CIFAR-100.")
+        data = predictor.network.description["provenance"]["dataset"]  # it may be SYNTHETIC
+        gr.Markdown(f"# {title}\nA small network, trained from scratch on {data}.")
         with gr.Tab("Try it"), gr.Row():
             with gr.Column(min_width=300, elem_id="left"):
                 picture = gr.Image(

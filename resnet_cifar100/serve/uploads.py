@@ -6,6 +6,7 @@ from pathlib import Path
 
 MOST = 200  # at 5 MB each, a gigabyte at worst
 SECONDS = 60.0
+GONE = "The picture is not there (any more): upload it again."
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 
