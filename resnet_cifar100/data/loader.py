@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from resnet_cifar100.config import Config
-from resnet_cifar100.data.transforms import crop_and_flip
+from resnet_cifar100.data.transforms import Crops
 from resnet_cifar100.parallel import rank, world_size
 
 LAST_EPOCH = (1 << 20) - 1  # no run is that long: its draws are free for what all epochs share
@@ -66,6 +66,7 @@ class TrainLoader:
     def __init__(self, split: Split, config: Config) -> None:
         self.split = split
         self.config = config
+        self.crops = Crops(split.images, config.crop_padding, config.crop_fill)
         self.local_batch_size = min(config.batch_size, len(split.labels)) // world_size()
         self.batch_size = self.local_batch_size * world_size()
 
@@ -89,11 +90,5 @@ class TrainLoader:
             first = step * self.batch_size + rank() * self.local_batch_size
             part = slice(first, first + self.local_batch_size)
             chosen = plan.order[part]
-            images = crop_and_flip(
-                self.split.images[chosen],
-                plan.offsets[part],
-                plan.flips[part],
-                config.crop_padding,
-                config.crop_fill,
-            )
+            images = self.crops.cut(chosen, plan.offsets[part], plan.flips[part])
             yield images, self.split.labels[chosen]

@@ -13,34 +13,50 @@ from torch import Tensor, nn
 from resnet_cifar100.constants import MEAN, STD
 
 
-def crop_and_flip(
-    images: Tensor,
-    offsets: Tensor,
-    flips: Tensor,
-    padding: int,
-    fill: Literal["zeros", "reflect"] = "zeros",
-) -> Tensor:
-    """Cut one window out of each padded image and mirror the marked ones.
+class Crops:
+    """Random crops of padded images, mirrored or not, each row of a crop one piece of memory.
 
-    Shapes: images (N,C,H,W); offsets (N,2) int64, top and left in 0..2*padding; flips (N,) bool;
-    result (N,C,H,W). Padding is of zeros, or the image mirrored at its edge (the edge itself once).
+    The images (S,C,H,W) are kept padded and in both views, pixel by pixel: a batch is then nothing
+    but copies of whole rows, which costs a tenth of looking each byte up. It takes 389 MB for
+    CIFAR-100 with two pixels of padding, 480 MB with four.
+
+    Padding is of zeros, or the image mirrored at its edge (the edge itself once).
     """
-    n, c, h, w = images.shape
-    rows = offsets[:, 0, None] + torch.arange(h, device=images.device)  # (N,H)
-    columns = torch.arange(w, device=images.device).expand(n, w)
-    columns = torch.where(flips[:, None], w - 1 - columns, columns) + offsets[:, 1, None]  # (N,W)
-    if fill == "reflect":  # needs no padding: an index outside is mirrored into the image
-        rows, columns = _mirrored(rows - padding, h), _mirrored(columns - padding, w)
-    else:
-        images = F.pad(images, (padding,) * 4)
-    rows = rows[:, None, :, None].expand(n, c, h, images.shape[3])
-    columns = columns[:, None, None, :].expand(n, c, h, w)
-    return images.gather(2, rows).gather(3, columns)
+
+    def __init__(self, images: Tensor, padding: int, fill: Literal["zeros", "reflect"]) -> None:
+        self.count, self.channels, self.height, self.width = images.shape
+        self.padding = padding
+        images = images.permute(0, 2, 3, 1).contiguous()  # (S,H,W,C)
+        if fill == "reflect":
+            images = images[:, _mirrored(self.height, padding)]
+            images = images[:, :, _mirrored(self.width, padding)]
+        else:
+            images = F.pad(images, (0, 0) + (padding,) * 4)
+        views = torch.cat([images, images.flip(2)])
+        row = self.width * self.channels
+        starts = (views.numel() - row) // self.channels + 1
+        self.rows = views.view(-1).as_strided((starts, row), (self.channels, 1))  # they overlap
+
+    def cut(self, chosen: Tensor, offsets: Tensor, flips: Tensor) -> Tensor:
+        """Cut a window out of each of the `chosen` images and mirror the marked ones.
+
+        Shapes: chosen (N,) int64; offsets (N,2) int64, top and left in 0..2*padding; flips (N,)
+        bool; result (N,C,H,W), channels_last.
+        """
+        padded_height, padded_width = self.height + 2 * self.padding, self.width + 2 * self.padding
+        view = chosen + flips * self.count
+        top, left = offsets.unbind(1)
+        left = torch.where(flips, 2 * self.padding - left, left)
+        first = (view * padded_height + top) * padded_width + left
+        down = torch.arange(self.height, device=first.device) * padded_width
+        windows = self.rows.index_select(0, (first[:, None] + down).flatten())
+        return windows.view(-1, self.height, self.width, self.channels).permute(0, 3, 1, 2)
 
 
-def _mirrored(index: Tensor, size: int) -> Tensor:
-    """Map -1, -2, ... to 1, 2, ... and size, size + 1, ... to size - 2, size - 3, ..."""
-    return size - 1 - (size - 1 - index.abs()).abs()
+def _mirrored(size: int, padding: int) -> Tensor:
+    """Return -padding..size+padding-1 with what lies outside mirrored: -1 is 1, size is size-2."""
+    index = torch.arange(-padding, size + padding).abs()
+    return size - 1 - (size - 1 - index).abs()
 
 
 class Preprocess(nn.Module):
@@ -67,7 +83,13 @@ class Preprocess(nn.Module):
         `image_size` stands in for S while the network trains on smaller images.
         """
         size = (image_size or self.image_size,) * 2
-        floats = images.float() / 255
         if images.shape[-2:] != size:
-            floats = F.interpolate(floats, size=size, mode="bilinear", antialias=True)
-        return ((floats - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+            floats = images.contiguous().float()  # channels_last takes twice as long to resize
+            images = F.interpolate(floats, size=size, mode="bilinear", antialias=True)
+        floats = images.contiguous(memory_format=torch.channels_last).float()
+        # Means and deviations as large as an image: loops over three channels alone are slow.
+        mean, std = (
+            values.expand_as(floats[:1]).contiguous(memory_format=torch.channels_last)
+            for values in (255 * self.mean, 255 * self.std)
+        )
+        return (floats - mean) / std

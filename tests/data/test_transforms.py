@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from resnet_cifar100.constants import MEAN, STD
-from resnet_cifar100.data.transforms import Preprocess, crop_and_flip
-from tests.reference import crop_and_flip as slow_crop_and_flip
+from resnet_cifar100.data.transforms import Crops, Preprocess
+from tests.reference import crop_and_flip
 
 
 @settings(max_examples=60, deadline=None)
@@ -23,14 +23,17 @@ from tests.reference import crop_and_flip as slow_crop_and_flip
 def test_a_batch_is_cropped_and_flipped_as_image_by_image(count, fill_and_padding, size, seed):
     fill, padding = fill_and_padding
     generator = torch.Generator().manual_seed(seed)
-    images = torch.randint(0, 256, (count, 3, *size), generator=generator, dtype=torch.uint8)
+    images = torch.randint(0, 256, (9, 3, *size), generator=generator, dtype=torch.uint8)
+    chosen = torch.randint(0, 9, (count,), generator=generator)
     offsets = torch.randint(0, 2 * padding + 1, (count, 2), generator=generator)
     flips = torch.rand(count, generator=generator) < 0.5
-    batch = crop_and_flip(images, offsets, flips, padding, fill)
+    batch = Crops(images, padding, fill).cut(chosen, offsets, flips)
     assert batch.dtype == torch.uint8
+    assert batch.shape == (count, 3, *size)
+    assert batch.is_contiguous(memory_format=torch.channels_last)
     for index in range(count):
-        expected = slow_crop_and_flip(
-            images[index].numpy(),
+        expected = crop_and_flip(
+            images[chosen[index]].numpy(),
             top=int(offsets[index, 0]),
             left=int(offsets[index, 1]),
             flip=bool(flips[index]),
@@ -44,7 +47,7 @@ def test_a_batch_is_cropped_and_flipped_as_image_by_image(count, fill_and_paddin
 def test_the_middle_crop_without_flip_changes_nothing(fill):
     images = torch.randint(0, 256, (7, 3, 32, 32), dtype=torch.uint8)
     middle, flips = torch.full((7, 2), 16), torch.zeros(7, dtype=torch.bool)
-    assert torch.equal(crop_and_flip(images, middle, flips, 16, fill), images)
+    assert torch.equal(Crops(images, 16, fill).cut(torch.arange(7), middle, flips), images)
 
 
 def test_preprocessing_normalises_each_channel():
