@@ -94,8 +94,11 @@ def calibration_table(probs: Tensor, raw: Tensor, known: Tensor, labels: Tensor)
     confidence, predicted = probs.max(dim=1)
     right, is_sure = predicted == labels, (confidence >= LEAST_PROB) & known
     rows = [
-        ["expected calibration error, as trained", f"{calibration_error(raw, labels):.1%}"],
-        ["expected calibration error, calibrated", f"{calibration_error(probs, labels):.1%}"],
+        [
+            "expected calibration error, as trained",
+            f"{calibration_error(raw.amax(dim=1), right):.1%}",
+        ],
+        ["expected calibration error, calibrated", f"{calibration_error(confidence, right):.1%}"],
         ["top-1", f"{right.float().mean():.2%}"],
         ["called unlike the data", f"{1 - known.float().mean():.1%}"],
         ["sure (named)", f"{is_sure.float().mean():.1%}"],

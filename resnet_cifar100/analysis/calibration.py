@@ -1,5 +1,7 @@
 """How far a network's probabilities can be relied on, and which pictures are unlike its data."""
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -55,14 +57,32 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     return 2 / (low + high)
 
 
-def calibration_error(probs: Tensor, labels: Tensor, bins: int = 15) -> float:
-    """Return the expected calibration error of probs (N,K), in 0..1.
+class Bins(NamedTuple):
+    """Images by confidence in equal intervals, each (B,): mean confidence, share right, number.
 
-    The gap between mean confidence and accuracy in `bins` equal intervals of confidence, weighted
-    with the share of images in each (Guo et al. 2017, https://arxiv.org/abs/1706.04599).
+    An empty interval has confidence and accuracy 0.
     """
-    confidence, predicted = probs.max(dim=1)
-    gaps = (predicted == labels).double() - confidence.double()
-    interval = (confidence * bins).long().clamp(max=bins - 1)
-    sums = torch.zeros(bins, dtype=torch.float64).index_add(0, interval, gaps)
-    return float(sums.abs().sum() / len(labels))
+
+    confidence: Tensor
+    accuracy: Tensor
+    images: Tensor
+
+
+def confidence_bins(confidence: Tensor, hits: Tensor, bins: int = 15) -> Bins:
+    """Sort confidence (N,) in 0..1 and hits (N,) into `bins` intervals, each open at its left end.
+
+    The bins of Guo et al. 2017, https://arxiv.org/abs/1706.04599.
+    """
+    interval = ((confidence.double() * bins).ceil().long() - 1).clamp(min=0)
+    count = interval.bincount(minlength=bins)
+    sums = torch.zeros(2, bins, dtype=torch.float64)
+    sums.index_add_(1, interval, torch.stack([confidence.double(), hits.double()]))
+    mean_confidence, accuracy = sums / count.clamp(min=1)
+    return Bins(mean_confidence, accuracy, count)
+
+
+def calibration_error(confidence: Tensor, hits: Tensor, bins: int = 15) -> float:
+    """Return the expected calibration error in 0..1: the mean gap of the bins, by their images."""
+    filled = confidence_bins(confidence, hits, bins)
+    gaps = (filled.accuracy - filled.confidence).abs() * filled.images
+    return float(gaps.sum() / filled.images.sum())

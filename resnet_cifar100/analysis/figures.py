@@ -1,83 +1,110 @@
-"""Pictures of a run, drawn from its record."""
+"""Curves of runs, drawn from their records."""
 
-import io
+from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from resnet_cifar100.analysis.theme import save_figure
+from resnet_cifar100.engine.advice import held_out_top1
 from resnet_cifar100.engine.record import RunRecord
-from resnet_cifar100.storage import replace_file
 
-TRAIN, HELD_OUT, GREY = "#4c72b0", "#dd8452", "#777777"
+CURVES_SIZE = (12.0, 6.8)
 
 
 def save_curves(record: RunRecord, path: Path) -> None:
-    """Draw loss, accuracy and learning rate of a run into a PNG file."""
-    with mpl.rc_context({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}):
-        figure = Figure(figsize=(12, 3.8), layout="constrained")
-        loss, accuracy, lr = figure.subplots(1, 3)
-        _draw_loss(loss, record)
-        _draw_accuracy(accuracy, record)
-        _draw_lr(lr, record)
-        config = record.config
-        figure.suptitle(
-            f"{config.model} on {record.title}, recipe {config.recipe}, seed {config.seed}",
-            fontsize=12,
-            fontweight="bold",
-        )
-        picture = io.BytesIO()
-        figure.savefig(picture, format="png", dpi=110)
-    replace_file(path, picture.getvalue())
+    """Draw the curves of a run into a PNG file for a light page."""
+    save_figure(path, CURVES_SIZE, lambda figure: draw_curves(figure, record))
 
 
-def _epoch_axis(axes: Axes, record: RunRecord, title: str, label: str) -> None:
+def draw_curves(figure: Figure, record: RunRecord) -> None:
+    """Draw loss, accuracy, generalisation gap and learning rate of a run."""
+    (loss, accuracy), (gap, lr) = figure.subplots(2, 2)
+    _draw_loss(loss, record)
+    _draw_accuracy(accuracy, record)
+    _draw_gap(gap, record)
+    _draw_lr(lr, record)
+    config = record.config
+    title = f"{config.model} on {record.title}, recipe {config.recipe}, seed {config.seed}"
+    figure.suptitle(title, fontsize=12, fontweight="bold")
+
+
+def draw_comparison(figure: Figure, records: Sequence[RunRecord], names: Sequence[str]) -> None:
+    """Draw held-out accuracy of several runs over epochs and over training time."""
+    by_epoch, by_time = figure.subplots(1, 2, sharey=True)
+    for record, name in zip(records, names, strict=True):
+        rows, top1 = record.history.epochs, [100 * value for value in held_out_top1(record)]
+        by_epoch.plot(_ends(record), top1, "o-", ms=3, label=name)
+        by_time.plot([row["train_seconds"] / 60 for row in rows], top1, "o-", ms=3, label=name)
+    _epoch_axis(by_epoch, records, "Held-out top-1 by epoch", "top-1, %")
+    by_time.set_title("and by training time")
+    by_time.set_xlabel("minutes of training")
+    by_time.grid()
+    by_epoch.set_ylim(bottom=0)
+    by_time.legend(loc="lower right")
+
+
+def _ends(record: RunRecord) -> list[float]:
+    """Return where on the axis each epoch ends."""
+    return [row["epoch"] + 1 for row in record.history.epochs]
+
+
+def _epoch_axis(axes: Axes, records: Sequence[RunRecord], title: str, label: str) -> None:
+    epochs = max(len(record.history.epochs) for record in records)
     axes.set_title(title)
-    axes.set_xlim(0, 1.03 * max(1, len(record.history.epochs)))
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=len(record.history.epochs) > 1))
+    axes.set_xlim(0, 1.03 * max(1, epochs))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=epochs > 1))
     axes.set_xlabel("epoch")
     axes.set_ylabel(label)
-    axes.grid(alpha=0.25)
+    axes.grid()
 
 
 def _draw_loss(axes: Axes, record: RunRecord) -> None:
-    steps, epochs = record.history.steps, record.history.epochs
+    steps, split = record.history.steps, record.history.held_out
     at = [row["step"] / record.steps_per_epoch for row in steps]
-    axes.plot(at, [row["train/loss"] for row in steps], color=TRAIN, lw=1.2, label="train")
-    if epochs:
-        split = record.history.held_out
-        ends = [row["epoch"] + 1 for row in epochs]
-        axes.plot(
-            ends, [row[f"{split}/loss"] for row in epochs], "o-", ms=3, color=HELD_OUT, label=split
-        )
-    axes.legend(frameon=False)
-    _epoch_axis(axes, record, "Loss", "cross-entropy")
+    axes.plot(at, [row["train/loss"] for row in steps], lw=1.2, label="train")
+    held = [row[f"{split}/loss"] for row in record.history.epochs]
+    axes.plot(_ends(record), held, "o-", ms=3, label=split)
+    axes.legend()
+    smoothing = record.config.label_smoothing
+    title = f"Loss (train with label smoothing {smoothing:g})" if smoothing else "Loss"
+    _epoch_axis(axes, [record], title, "cross-entropy, nats")
 
 
 def _draw_accuracy(axes: Axes, record: RunRecord) -> None:
-    epochs = record.history.epochs
-    _epoch_axis(axes, record, "Accuracy", "%")
-    axes.set_ylim(0, 100)
-    if not epochs:
-        return
-    split = record.history.held_out
-    ends = [row["epoch"] + 1 for row in epochs]
-    for key, style, color, label in [
-        ("train/top1", "o-", TRAIN, "train top-1 (augmented)"),
-        (f"{split}/top1", "o-", HELD_OUT, f"{split} top-1"),
-        (f"{split}/top5", "o:", GREY, f"{split} top-5"),
+    epochs, split = record.history.epochs, record.history.held_out
+    for key, style, colour, label in [
+        ("train/top1", "o-", "C0", "train top-1, augmented images"),
+        (f"{split}/top1", "o-", "C1", f"{split} top-1"),
+        (f"{split}/top5", "o:", "C2", f"{split} top-5"),
     ]:
-        axes.plot(ends, [100 * row[key] for row in epochs], style, ms=3, color=color, label=label)
-    if record.result:
-        axes.set_title(f"Accuracy: test top-1 {record.result['test/top1']:.2%}")
-    axes.legend(frameon=False, loc="best")
+        values = [100 * row[key] for row in epochs]
+        axes.plot(_ends(record), values, style, ms=3, color=colour, label=label)
+    title = (
+        f"Accuracy: test top-1 {record.result['test/top1']:.2%}" if record.result else "Accuracy"
+    )
+    _epoch_axis(axes, [record], title, "%")
+    axes.set_ylim(0, 100)
+    axes.legend(loc="lower right")
+
+
+def _draw_gap(axes: Axes, record: RunRecord) -> None:
+    split = record.history.held_out
+    gaps = [100 * (row["train/top1"] - row[f"{split}/top1"]) for row in record.history.epochs]
+    axes.axhline(0, color="grey", lw=0.8)
+    axes.plot(_ends(record), gaps, "o-", ms=3, color="C3")
+    axes.fill_between(_ends(record), gaps, color="C3", alpha=0.15)
+    title = (
+        f"Generalisation gap: {gaps[-1]:.1f} points at the end" if gaps else "Generalisation gap"
+    )
+    _epoch_axis(axes, [record], title, f"train less {split} top-1, points")
 
 
 def _draw_lr(axes: Axes, record: RunRecord) -> None:
     steps = record.history.steps
     at = [row["step"] / record.steps_per_epoch for row in steps]
-    axes.plot(at, [row["lr"] for row in steps], color=GREY, lw=1.2)
+    axes.plot(at, [row["lr"] for row in steps], lw=1.2, color="grey")
     axes.set_ylim(bottom=0)
-    _epoch_axis(axes, record, "Learning rate", "")
+    _epoch_axis(axes, [record], "Learning rate", "step size")

@@ -33,9 +33,20 @@ def publish_run(run_dir: Path, name: str, records: Path) -> Path:
     )
     record.save(out)
     save_curves(record, out / "curves.png")
-    page = render_markdown(record).replace("## Results", "![Curves](curves.png)\n\n## Results", 1)
-    replace_file(out / "README.md", page)
+    write_page(out)
     return out
+
+
+def write_page(folder: Path) -> None:
+    """Write README.md of a published run, rendered from the record beside it.
+
+    Raises:
+        CheckpointError: where `folder` holds no record of a run.
+    """
+    page = render_markdown(load_record(folder))
+    if (folder / "curves.png").exists():
+        page = page.replace("## Results", "![Curves](curves.png)\n\n## Results", 1)
+    replace_file(folder / "README.md", page)
 
 
 def _bare(path: Path) -> Path:

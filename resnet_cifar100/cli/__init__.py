@@ -8,6 +8,7 @@ import tyro
 
 from resnet_cifar100.cli.export import export
 from resnet_cifar100.cli.measure import calibrate, evaluate, predict, weights
+from resnet_cifar100.cli.report import analyze
 from resnet_cifar100.cli.screen import say, show_fault
 from resnet_cifar100.cli.serve import app
 from resnet_cifar100.cli.show import info, log, record, samples
@@ -23,6 +24,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "log": log,
     "record": record,
     "weights": weights,
+    "analyze": analyze,
     "calibrate": calibrate,
     "export": export,
     "app": app,

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from resnet_cifar100.cli.screen import console, say
 from resnet_cifar100.config import Config, ModelConfig
+from resnet_cifar100.errors import ConfigError
 
 
 def info(model: tyro.conf.Positional[str | None] = None) -> None:
@@ -73,16 +74,24 @@ def samples(
     say(f"{100 * per_class} pictures of the {data.title} test set in {out}/, listed in {index}")
 
 
-def log(run: tyro.conf.Positional[Path]) -> None:
-    """Print the Markdown log of a run, rendered from its record.
+def log(runs: tyro.conf.Positional[tuple[Path, ...]], write: bool = False) -> None:
+    """Print the Markdown log of runs, rendered from their records.
 
     Args:
-        run: Folder of a run, under checkpoints/ or records/.
+        runs: Folders of runs, under checkpoints/ or records/.
+        write: Write each to README.md in its folder instead.
     """
+    from resnet_cifar100.analysis.logbook import write_page
     from resnet_cifar100.engine.record import load_record
     from resnet_cifar100.engine.report import render_markdown
 
-    sys.stdout.write(render_markdown(load_record(run)))
+    if not runs:
+        raise ConfigError("name at least one folder of a run, under checkpoints/ or records/")
+    for run in runs:
+        if write:
+            write_page(run)
+        else:
+            sys.stdout.write(render_markdown(load_record(run)))
 
 
 def record(run: tyro.conf.Positional[Path], name: str, records: Path = Path("records")) -> None:

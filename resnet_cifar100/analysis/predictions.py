@@ -1,0 +1,84 @@
+"""All that a network says of a split, evaluated once and kept."""
+
+import io
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from resnet_cifar100.bundle import Bundle
+from resnet_cifar100.data.loader import Split
+from resnet_cifar100.engine.evaluate import eval_batches
+from resnet_cifar100.storage import replace_file
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Logits (N,K) float32 and labels (N,) int64 of a split, and the temperature to read them at.
+
+    Everything else follows from these: `probs` (N,K) are the calibrated probabilities, `predicted`
+    (N,) the most probable classes, `confidence` (N,) their probabilities, `hits` (N,) whether they
+    are right, `losses` (N,) the cross-entropy of each image without temperature.
+    """
+
+    logits: Tensor
+    labels: Tensor
+    temperature: float = 1.0
+
+    @cached_property
+    def probs(self) -> Tensor:
+        """Calibrated probabilities (N,K)."""
+        return (self.logits / self.temperature).softmax(dim=1)
+
+    @cached_property
+    def predicted(self) -> Tensor:
+        """Most probable class (N,)."""
+        return self.logits.argmax(dim=1)
+
+    @cached_property
+    def confidence(self) -> Tensor:
+        """Probability of the most probable class (N,)."""
+        return self.probs.amax(dim=1)
+
+    @cached_property
+    def hits(self) -> Tensor:
+        """Whether the most probable class is the label (N,)."""
+        return self.predicted == self.labels
+
+    @cached_property
+    def losses(self) -> Tensor:
+        """Cross-entropy of each image (N,)."""
+        return F.cross_entropy(self.logits, self.labels, reduction="none")
+
+    def top_k(self, k: int) -> float:
+        """Return the share of images whose label is among the k most probable classes."""
+        ranked = self.logits.topk(min(k, self.logits.shape[1])).indices
+        return float((ranked == self.labels[:, None]).any(dim=1).float().mean())
+
+    def save(self, path: Path) -> None:
+        """Write logits, labels, predicted, confidence and temperature as .npz."""
+        arrays = {
+            "logits": self.logits.numpy(),
+            "labels": self.labels.numpy(),
+            "predicted": self.predicted.numpy(),
+            "confidence": self.confidence.numpy(),
+            "temperature": np.array(self.temperature),
+        }
+        content = io.BytesIO()
+        np.savez_compressed(content, **arrays)  # type: ignore[arg-type]
+        replace_file(path, content.getvalue())
+
+
+def predict_split(bundle: Bundle, split: Split) -> Predictions:
+    """Run the network over `split`; the temperature is that of its calibration."""
+    logits = [bundle.logits(images).float().cpu() for images, _ in eval_batches(split)]
+    return Predictions(
+        # A copy, since tensors made in inference mode cannot be used by autograd afterwards.
+        torch.cat(logits).clone(),
+        split.labels.cpu(),
+        bundle.calibration.temperature,
+    )

@@ -1,0 +1,168 @@
+"""The report of a run, written once as Markdown; webpage.py makes HTML of it."""
+
+from resnet_cifar100.analysis import charts, sections
+from resnet_cifar100.analysis.calibration import calibration_error
+from resnet_cifar100.analysis.figures import CURVES_SIZE, draw_curves
+from resnet_cifar100.analysis.findings import (
+    advise_on_predictions,
+    describe_predictions,
+    superclass_top1,
+)
+from resnet_cifar100.analysis.material import Figures, Material
+from resnet_cifar100.engine.advice import advise, top1_gap
+from resnet_cifar100.engine.report import (
+    SYNTHETIC_WARNING,
+    analysis,
+    duration,
+    environment_tables,
+    epoch_table,
+    markdown_table,
+    part_table,
+    recommendations,
+    settings_table,
+)
+from resnet_cifar100.models.summary import summarize
+
+
+def render_report(material: Material, figures: Figures) -> str:
+    """Return the whole report, its figures drawn; what is not known of the run is left out."""
+    config = material.config
+    name = material.name.replace("<", "&lt;")
+    parts = [
+        f"# {config.model} on {material.title}: report of {name}\n",
+        SYNTHETIC_WARNING if material.title == "SYNTHETIC" else "",
+        _identity(material),
+        _section("At a glance", markdown_table(["Metric", "Value"], glance(material))),
+        _section("What stands out", _findings(material)),
+        _section("Recommendations", _advice(material)),
+        _section("Training", _training(material, figures)),
+    ]
+    if evaluation := material.evaluation:
+        parts += [
+            _section("Classes", sections.classes_section(evaluation, figures)),
+            _section(
+                "Mistakes",
+                sections.mistakes_section(evaluation, figures, with_images=material.with_images),
+            ),
+        ]
+        if material.with_images:
+            parts.append(_section("Answers", sections.gallery_section(evaluation, figures)))
+        parts.append(_section("Confidence", sections.confidence_section(evaluation, figures)))
+        if evaluation.corruptions:
+            text = sections.corruptions_section(evaluation, figures)
+            parts.append(_section("Corrupted pictures", text))
+    parts += [
+        _section("Network", _network(material, figures)),
+        _section("Run", _run(material)),
+    ]
+    return "\n".join(part for part in parts if part)
+
+
+def glance(material: Material) -> list[tuple[str, str]]:
+    """Return the figures that stand at the top, as (metric, value)."""
+    rows: list[tuple[str, str]] = []
+    evaluation, record = material.evaluation, material.record
+    if evaluation:
+        predictions, split = evaluation.predictions, evaluation.split
+        error = calibration_error(predictions.confidence, predictions.hits)
+        rows += [
+            (f"{split} top-1", f"{predictions.top_k(1):.2%}"),
+            (f"{split} top-5", f"{predictions.top_k(5):.2%}"),
+            ("right superclass", f"{superclass_top1(predictions, evaluation.names):.2%}"),
+            ("calibration error", f"{error:.1%}"),
+        ]
+    elif record and record.result:
+        rows += [
+            ("test top-1", f"{record.result['test/top1']:.2%}"),
+            ("test top-5", f"{record.result['test/top5']:.2%}"),
+        ]
+    if record and record.history.epochs:
+        rows.append(("generalisation gap", f"{100 * top1_gap(record):.1f} points"))
+        rows.append(("training time", duration(record.history.train_seconds)))
+    summary = summarize(material.config.model_config)
+    rows.append(("parameters", f"{summary.parameters / 1e6:.2f} M"))
+    rows.append(("multiply-adds", f"{summary.multiply_adds / 1e6:.0f} M"))
+    return rows
+
+
+def _section(title: str, text: str) -> str:
+    return f"## {title}\n\n{text}" if text else ""
+
+
+def _identity(material: Material) -> str:
+    config, stamp = material.config, material.environments[-1]
+    hardware = stamp.get("gpu") or f"{stamp.get('cpu')}, {stamp.get('threads')} threads"
+    facts = [
+        f"Recipe `{config.recipe}`, seed {config.seed}",
+        f"commit `{str(stamp.get('commit'))[:10]}`",
+        f"torch {stamp.get('torch')}",
+        str(hardware),
+    ]
+    if material.evaluation:
+        predictions = material.evaluation.predictions
+        facts.append(f"{len(predictions.labels):,} {material.evaluation.split} images")
+    if material.record and material.record.status != "finished":
+        facts.append(f"**{material.record.status}**")
+    return " · ".join(facts).replace("<", "&lt;") + "\n"
+
+
+def _findings(material: Material) -> str:
+    lines = []
+    if evaluation := material.evaluation:
+        lines += describe_predictions(evaluation.predictions, evaluation.names)
+    text = "".join(f"- {line}\n" for line in lines)
+    if material.record and material.record.history.epochs:
+        text += analysis(material.record)
+    return text.replace("<", "&lt;")
+
+
+def _advice(material: Material) -> str:
+    record, evaluation = material.record, material.evaluation
+    advice = advise(record) if record and record.status == "finished" else []
+    if evaluation:
+        advice += advise_on_predictions(evaluation.predictions, evaluation.names)
+    return recommendations(advice).replace("<", "&lt;")
+
+
+def _training(material: Material, figures: Figures) -> str:
+    record = material.record
+    if record is None:
+        return "The record of the run is not beside these weights; `--record RUN` names it.\n"
+    if not record.history.epochs:
+        return "No epoch is finished yet.\n"
+    curves = figures.add(
+        "curves",
+        "Loss, accuracy, generalisation gap and learning rate over the epochs",
+        CURVES_SIZE,
+        lambda figure: draw_curves(figure, record),
+    )
+    if record.config.early_sizes:
+        sizes = ", ".join(f"{size}" for size in record.config.early_sizes)
+        curves += (
+            f"\nThe first epochs train on images of {sizes} pixels, and train top-1 is measured on "
+            f"those; the {record.history.held_out} curve is measured at {record.config.image_size} "
+            "throughout.\n"
+        )
+    table = epoch_table(record)
+    return f"{curves}\n<details><summary>Every epoch</summary>\n\n{table}\n</details>\n"
+
+
+def _network(material: Material, figures: Figures) -> str:
+    text = part_table(material.config.model_config)
+    if not material.evaluation:
+        return text
+    filters = charts.first_filters(material.evaluation.bundle.model)
+    text += "\n### Filters of the first layer\n\n"
+    return text + figures.add(
+        "filters",
+        "The filters of the first layer as small colour pictures",
+        charts.filters_size(filters),
+        lambda figure: charts.draw_filters(figure, filters),
+    )
+
+
+def _run(material: Material) -> str:
+    return (
+        f"<details><summary>Every setting</summary>\n\n{settings_table(material.config)}\n"
+        f"</details>\n\n{environment_tables(material.environments)}"
+    )

@@ -1,0 +1,56 @@
+"""Commands that report on runs: analyze."""
+
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from resnet_cifar100.cli.measure import default_checkpoint
+from resnet_cifar100.cli.screen import say
+from resnet_cifar100.errors import ConfigError
+
+
+def analyze(
+    path: tyro.conf.Positional[Path | None] = None,
+    record: Path | None = None,
+    out: Path | None = None,
+    split: Literal["test", "val", "train"] = "test",
+    images: bool = True,
+    corruption_images: int = 1000,
+    data_dir: Path | None = None,
+    device: str = "auto",
+) -> None:
+    """Evaluate a network once and write a report with figures: Markdown, HTML, JSON and CSV.
+
+    Args:
+        path: A best_model.pth or .safetensors file, or the folder of a run; by default your own
+            checkpoints/best_model.pth, else the weights that come with the repository.
+        record: Folder of the run that made the weights, where it is not beside them.
+        out: Folder to write to; by default reports/ and the name of the file or run.
+        split: test, or the val or train images of that run.
+        images: Show pictures of the data set. Leave them out of what you publish.
+        corruption_images: Images that are corrupted with noise, blur, low contrast and JPEG;
+            0 leaves this out.
+        data_dir: Folder that holds cifar-100-python; by default the one that the run used.
+        device: auto, cpu, cuda, mps.
+    """
+    from resnet_cifar100.analysis.analyze import Options
+    from resnet_cifar100.analysis.analyze import analyze as write_report
+    from resnet_cifar100.analysis.report import glance
+    from resnet_cifar100.runtime import choose_device
+
+    if corruption_images < 0:
+        raise ConfigError(f"--corruption-images must be 0 or more, got {corruption_images}")
+    path = path or default_checkpoint()
+    out = out or Path("reports") / (path.resolve().name if path.is_dir() else path.stem)
+    options = Options(
+        split=split,
+        data_dir=data_dir,
+        device=choose_device(device),
+        with_images=images,
+        corrupted=corruption_images,
+    )
+    material = write_report(path, record, out, options, say)
+    for metric, value in glance(material):
+        say(f"  {metric:<20} {value}")
+    say(f"Open {out / 'report.html'} in a browser; {out / 'report.md'} is the same as Markdown.")

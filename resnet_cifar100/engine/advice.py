@@ -1,0 +1,201 @@
+"""What the curves of a run say, and what to try next: each piece of advice with its number."""
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+from resnet_cifar100.engine.record import RunRecord
+
+LEAST_EPOCHS = 10  # of a curve whose shape is to be read
+WIDE_GAP, NARROW_GAP = 0.10, 0.05  # between train and held-out top-1
+KNOWN_BY_HEART = 0.95  # train top-1 on augmented images
+LEVEL = 0.005  # of the highest held-out top-1: a curve this close to it has stopped improving
+EARLY = 0.95  # of the run: a curve level before this could have stopped
+RISING = 0.01  # held-out top-1 gained in the last tenth of a run that is not at its end yet
+DIP, DIPS = 0.02, 3  # falls of held-out top-1 from one epoch to the next, and how many are many
+
+
+class Advice(NamedTuple):
+    """What to do, the figures that say so, and the flags to try it with."""
+
+    title: str
+    evidence: str
+    flags: str
+
+
+class Plateau(NamedTuple):
+    """Where the held-out curve stops improving: 0-based epoch, and what stopping there costs."""
+
+    epoch: int
+    cost: float  # of top-1: highest of the run less that of the epoch
+
+
+def advise(record: RunRecord) -> list[Advice]:
+    """Return what the record gives reason to try, the most promising first; often nothing.
+
+    The rules are readings of one run. Each names what it saw, so that it can be doubted.
+    """
+    if not record.history.epochs:
+        return []
+    return [advice for rule in _RULES for advice in rule(record)]
+
+
+def find_plateau(record: RunRecord) -> Plateau | None:
+    """Return from where on the smoothed held-out curve stays within `LEVEL` of its highest.
+
+    None for runs shorter than `LEAST_EPOCHS`.
+    """
+    held = held_out_top1(record)
+    if len(held) < LEAST_EPOCHS:
+        return None
+    smooth = smoothed(held)
+    epoch = next(i for i, value in enumerate(smooth) if value >= max(smooth) - LEVEL)
+    return Plateau(epoch, max(held) - held[epoch])
+
+
+def held_out_top1(record: RunRecord) -> list[float]:
+    """Return top-1 on val, or on test where nothing was held out, after each epoch."""
+    key = f"{record.history.held_out}/top1"
+    return [row[key] for row in record.history.epochs]
+
+
+def smoothed(values: Sequence[float]) -> list[float]:
+    """Return the mean over a window of a twentieth of the curve around each point."""
+    reach = len(values) // 40
+    windows = (values[max(0, i - reach) : i + reach + 1] for i in range(len(values)))
+    return [sum(window) / len(window) for window in windows]
+
+
+def top1_gap(record: RunRecord) -> float:
+    """Return train less held-out top-1 after the last epoch."""
+    return record.history.epochs[-1]["train/top1"] - held_out_top1(record)[-1]
+
+
+def _stop_earlier(record: RunRecord) -> Iterator[Advice]:
+    plateau, epochs = find_plateau(record), len(record.history.epochs)
+    if plateau is None or plateau.epoch + 1 > EARLY * epochs:
+        return
+    split = record.history.held_out
+    evidence = (
+        f"From epoch {plateau.epoch + 1} of {epochs} on, the smoothed {split} curve stays within "
+        f"{100 * LEVEL:g} points of its highest. Stopping there would have cost "
+        f"{100 * plateau.cost:.2f} points and saved {1 - (plateau.epoch + 1) / epochs:.0%} of the "
+        "steps. A schedule that ends there loses less than one cut off."
+    )
+    flags = f"--epochs {plateau.epoch + 1}"
+    yield Advice(
+        "Early stopping", evidence, flags if split == "val" else f"{flags} --val-size 5000"
+    )
+
+
+def _regularise(record: RunRecord) -> Iterator[Advice]:
+    gap, config = top1_gap(record), record.config
+    if gap < WIDE_GAP:
+        return
+    evidence = (
+        f"Train top-1 ends at {record.history.epochs[-1]['train/top1']:.2%}, "
+        f"{record.history.held_out} top-1 at {held_out_top1(record)[-1]:.2%}: "
+        f"a gap of {100 * gap:.1f} points."
+    )
+    flags = []
+    if config.dropout < 0.3:
+        flags.append(f"--dropout {max(0.2, config.dropout + 0.1):.1f}")
+    if config.label_smoothing < 0.1:
+        flags.append("--label-smoothing 0.1")
+    yield Advice("Stronger regularisation", evidence, " ".join(flags or ["--weight-decay 0.001"]))
+
+
+def _augment(record: RunRecord) -> Iterator[Advice]:
+    train, config = record.history.epochs[-1]["train/top1"], record.config
+    if train < KNOWN_BY_HEART or top1_gap(record) < WIDE_GAP:
+        return
+    evidence = (
+        f"After the last epoch {train:.2%} of the training images are recognised although they are "
+        "augmented: they no longer teach anything. Cutout, Mixup and CutMix, which go further than "
+        "these flags, are not among the settings yet."
+    )
+    flags = [] if config.crop_fill == "reflect" else ["--crop-fill reflect"]
+    flags += [] if config.alternating_flip else ["--alternating-flip"]
+    yield Advice("Enhanced augmentation", evidence, " ".join(flags or ["--crop-padding 4"]))
+
+
+def _lower_lr(record: RunRecord) -> Iterator[Advice]:
+    rows, held, config = record.history.epochs, held_out_top1(record), record.config
+    peak = max(row["lr"] for row in rows)
+    falls = [
+        before - after
+        for (before, after), row in zip(pairwise(held), rows[1:], strict=True)
+        if row["lr"] >= peak / 2
+    ]
+    dips = [fall for fall in falls if fall >= DIP]
+    if len(rows) < LEAST_EPOCHS or len(dips) < DIPS:
+        return
+    evidence = (
+        f"While the learning rate was above half of its highest, {record.history.held_out} top-1 "
+        f"fell by {100 * DIP:g} points or more from one epoch to the next {len(dips)} times, at "
+        f"most by {100 * max(dips):.1f}: the steps are long enough to undo what was learned."
+    )
+    flags = f"--lr {config.lr / 2:g}"
+    if config.optimizer == "muon":
+        flags += f" --muon-lr {config.muon_lr / 2:g}"
+    yield Advice("Lower learning rate", evidence, flags)
+
+
+def _higher_lr(record: RunRecord) -> Iterator[Advice]:
+    held, config = held_out_top1(record), record.config
+    train = record.history.epochs[-1]["train/top1"]
+    is_smooth = all(after >= before for before, after in pairwise(held))
+    if len(held) < LEAST_EPOCHS or not is_smooth or not _is_underfitted(record):
+        return
+    evidence = (
+        f"The {record.history.held_out} curve never fell between two epochs, and train top-1 ends "
+        f"at {train:.2%}: longer steps may get further in the same time."
+    )
+    flags = f"--lr {2 * config.lr:g}"
+    if config.optimizer == "muon":
+        flags += f" --muon-lr {2 * config.muon_lr:g}"
+    yield Advice("Higher learning rate", evidence, flags)
+
+
+def _train_longer(record: RunRecord) -> Iterator[Advice]:
+    held, epochs = held_out_top1(record), len(record.history.epochs)
+    if epochs < 2:
+        return
+    tenth = max(1, epochs // 10)
+    gain = held[-1] - held[-1 - tenth]
+    if gain < RISING:
+        return
+    last = "epoch" if tenth == 1 else f"{tenth} epochs"
+    evidence = (
+        f"{record.history.held_out.title()} top-1 still rose by {100 * gain:.1f} points over the "
+        f"last {last} of {epochs}; train top-1 ends at "
+        f"{record.history.epochs[-1]['train/top1']:.1%}."
+    )
+    yield Advice("Longer training", evidence, f"--epochs {2 * epochs}")
+
+
+def _widen(record: RunRecord) -> Iterator[Advice]:
+    if len(record.history.epochs) < LEAST_EPOCHS or not _is_underfitted(record):
+        return
+    evidence = (
+        f"Train top-1 ends at {record.history.epochs[-1]['train/top1']:.2%}, "
+        f"{100 * top1_gap(record):.1f} points above {record.history.held_out}: "
+        "the network does not fit its own training images."
+    )
+    yield Advice("Larger network", evidence, f"--width {2 * record.config.width:g}")
+
+
+def _is_underfitted(record: RunRecord) -> bool:
+    train = record.history.epochs[-1]["train/top1"]
+    return train < KNOWN_BY_HEART and top1_gap(record) < NARROW_GAP
+
+
+_RULES: tuple[Callable[[RunRecord], Iterator[Advice]], ...] = (
+    _stop_earlier,
+    _regularise,
+    _augment,
+    _lower_lr,
+    _higher_lr,
+    _train_longer,
+    _widen,
+)
