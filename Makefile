@@ -1,7 +1,7 @@
 PYTHON ?= python3
 PY := .venv/bin/python
 
-.PHONY: help quickstart setup test check format docs app smoke bench-cpu bench-gpu bench-app
+.PHONY: help quickstart setup test check format docs report app smoke bench-cpu bench-gpu bench-app
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -27,6 +27,10 @@ format: .venv/.ready-dev ## format the code and mend what lint can mend
 docs: .venv/.ready ## render logs_RESNET.md and the pages of records/ anew from their records
 	$(PY) -m resnet_cifar100 log --write $(dir $(wildcard records/*/run.json))
 	$(PY) -m resnet_cifar100 log records/2026-11-23_fast-seed0 > logs_RESNET.md
+
+report: .venv/.ready ## analyse the shipped weights anew into docs/report
+	$(PY) -m resnet_cifar100 analyze weights/fast.safetensors --record records/2026-11-23_fast-seed0 \
+		--no-images --out docs/report
 
 app: .venv/.ready ## serve the web page at http://127.0.0.1:7860
 	$(PY) huggingface_app/app.py

@@ -26,6 +26,7 @@ from resnet_cifar100.data.loader import Split
 from resnet_cifar100.engine.evaluate import evaluate
 from resnet_cifar100.engine.record import RunRecord, load_record
 from resnet_cifar100.errors import CheckpointError, ConfigError
+from resnet_cifar100.runtime import environment
 from resnet_cifar100.storage import replace_file
 
 SEVERITIES = (1, 3, 5)  # of the five: enough for a curve, and three fifths of the time
@@ -154,7 +155,8 @@ def metrics(material: Material) -> dict[str, Any]:
         "model": config.model,
         "recipe": config.recipe,
         "seed": config.seed,
-        "environment": material.environments[-1],
+        "trained_with": material.environments[-1],
+        "analysed_with": environment([]),
     }
     if material.record:
         content["status"] = material.record.status

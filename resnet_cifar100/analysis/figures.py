@@ -31,19 +31,25 @@ def draw_curves(figure: Figure, record: RunRecord) -> None:
     figure.suptitle(title, fontsize=12, fontweight="bold")
 
 
-def draw_comparison(figure: Figure, records: Sequence[RunRecord], names: Sequence[str]) -> None:
-    """Draw held-out accuracy of several runs over epochs and over training time."""
+def draw_comparison(figure: Figure, groups: Sequence[tuple[str, Sequence[RunRecord]]]) -> None:
+    """Draw held-out accuracy over epochs and over time; the runs of a group share a colour."""
     by_epoch, by_time = figure.subplots(1, 2, sharey=True)
-    for record, name in zip(records, names, strict=True):
-        rows, top1 = record.history.epochs, [100 * value for value in held_out_top1(record)]
-        by_epoch.plot(_ends(record), top1, "o-", ms=3, label=name)
-        by_time.plot([row["train_seconds"] / 60 for row in rows], top1, "o-", ms=3, label=name)
-    _epoch_axis(by_epoch, records, "Held-out top-1 by epoch", "top-1, %")
+    for index, (name, records) in enumerate(groups):
+        for record in records:
+            top1 = [100 * value for value in held_out_top1(record)]
+            minutes = [row["train_seconds"] / 60 for row in record.history.epochs]
+            label = name if record is records[0] else None
+            style = {"color": f"C{index % 4}", "ls": ("-", "--", ":")[index // 4 % 3]}
+            by_epoch.plot(_ends(record), top1, "o", ms=3, label=label, **style)
+            by_time.plot(minutes, top1, "o", ms=3, **style)
+    every = [record for _, records in groups for record in records]
+    _epoch_axis(by_epoch, every, "Held-out top-1 by epoch", "top-1, %")
     by_time.set_title("and by training time")
     by_time.set_xlabel("minutes of training")
     by_time.grid()
+    by_time.set_xlim(left=0)
     by_epoch.set_ylim(bottom=0)
-    by_time.legend(loc="lower right")
+    figure.legend(loc="outside lower center", ncols=2)
 
 
 def _ends(record: RunRecord) -> list[float]:

@@ -79,10 +79,19 @@ class Figures:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def add(self, name: str, alt: str, size: tuple[float, float], draw: Draw) -> str:
+    def add(
+        self,
+        name: str,
+        alt: str,
+        size: tuple[float, float],
+        draw: Draw,
+        *,
+        has_photographs: bool = False,
+    ) -> str:
         """Draw `name` and return the Markdown that shows it; `alt` says in words what it shows."""
         for theme in THEMES:
-            save_figure(self.folder / "figures" / f"{name}-{theme}.png", size, draw, theme)
+            path = self.folder / "figures" / f"{name}-{theme}.png"
+            save_figure(path, size, draw, theme, has_photographs=has_photographs)
         return (
             '<picture><source media="(prefers-color-scheme: dark)" '
             f'srcset="figures/{name}-dark.png"><img src="figures/{name}-light.png" '

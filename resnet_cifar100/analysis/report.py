@@ -22,6 +22,7 @@ from resnet_cifar100.engine.report import (
     settings_table,
 )
 from resnet_cifar100.models.summary import summarize
+from resnet_cifar100.runtime import environment
 
 
 def render_report(material: Material, figures: Figures) -> str:
@@ -162,7 +163,13 @@ def _network(material: Material, figures: Figures) -> str:
 
 
 def _run(material: Material) -> str:
+    here = environment([])
+    files = "`metrics.json`"
+    if material.evaluation:
+        files += ", `per_class.csv`, `per_superclass.csv`, `confusion.csv`, `predictions.npz`"
     return (
         f"<details><summary>Every setting</summary>\n\n{settings_table(material.config)}\n"
-        f"</details>\n\n{environment_tables(material.environments)}"
+        f"</details>\n\n{environment_tables(material.environments)}\n"
+        f"Analysed with commit `{str(here['commit'])[:10]}`, torch {here['torch']} on "
+        f"{here['gpu'] or here['cpu']}. In files beside this page: {files}.\n"
     )

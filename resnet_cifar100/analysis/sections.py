@@ -184,7 +184,13 @@ def gallery_section(evaluation: Evaluation, figures: Figures) -> str:
 def _gallery(figures: Figures, name: str, alt: str, tiles: Sequence[Tile]) -> str:
     if not tiles:
         return "There are none.\n"
-    return figures.add(name, alt, gallery_size(tiles), lambda figure: draw_gallery(figure, tiles))
+    return figures.add(
+        name,
+        alt,
+        gallery_size(tiles),
+        lambda figure: draw_gallery(figure, tiles),
+        has_photographs=True,
+    )
 
 
 def confidence_section(evaluation: Evaluation, figures: Figures) -> str:

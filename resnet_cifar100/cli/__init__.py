@@ -8,7 +8,7 @@ import tyro
 
 from resnet_cifar100.cli.export import export
 from resnet_cifar100.cli.measure import calibrate, evaluate, predict, weights
-from resnet_cifar100.cli.report import analyze
+from resnet_cifar100.cli.report import analyze, compare
 from resnet_cifar100.cli.screen import say, show_fault
 from resnet_cifar100.cli.serve import app
 from resnet_cifar100.cli.show import info, log, record, samples
@@ -25,6 +25,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "record": record,
     "weights": weights,
     "analyze": analyze,
+    "compare": compare,
     "calibrate": calibrate,
     "export": export,
     "app": app,

@@ -1,12 +1,13 @@
-"""Commands that report on runs: analyze."""
+"""Commands that report on runs: analyze, compare."""
 
 from pathlib import Path
 from typing import Literal
 
 import tyro
+from rich.table import Table
 
 from resnet_cifar100.cli.measure import default_checkpoint
-from resnet_cifar100.cli.screen import say
+from resnet_cifar100.cli.screen import console, say
 from resnet_cifar100.errors import ConfigError
 
 
@@ -53,4 +54,27 @@ def analyze(
     material = write_report(path, record, out, options, say)
     for metric, value in glance(material):
         say(f"  {metric:<20} {value}")
+    say(f"Open {out / 'report.html'} in a browser; {out / 'report.md'} is the same as Markdown.")
+
+
+def compare(
+    runs: tyro.conf.Positional[tuple[Path, ...]], out: Path = Path("reports/compare")
+) -> None:
+    """Set runs side by side: settings that differ, results over seeds, curves, significance.
+
+    Args:
+        runs: Folders of runs, under checkpoints/ or records/. Those that differ in their seeds
+            alone count as one experiment.
+        out: Folder to write to.
+    """
+    from resnet_cifar100.analysis.compare import HEAD, group_rows
+    from resnet_cifar100.analysis.compare import compare as write_comparison
+
+    groups = write_comparison(runs, out)
+    table = Table()
+    for index, name in enumerate(HEAD):
+        table.add_column(name, justify="right" if index else "left")
+    for row in group_rows(groups):
+        table.add_row(*row)
+    console.print(table)
     say(f"Open {out / 'report.html'} in a browser; {out / 'report.md'} is the same as Markdown.")

@@ -137,6 +137,7 @@ def _show_result(record: "RunRecord", run_dir: Path) -> None:
         flags += f" --data-dir {config.data_dir}"
     for command in [
         f"{python} -m resnet_cifar100 evaluate --checkpoint-path {config.checkpoint_path}",
+        f"{python} -m resnet_cifar100 analyze {run_dir}",
         f"{python} test_data_setup/get_test_images.py{flags}",
         f"{python} -m resnet_cifar100 predict test_data_setup/cifar100_test_images/*.png",
         f"{python} huggingface_app/app.py --checkpoint-path {config.checkpoint_path}",

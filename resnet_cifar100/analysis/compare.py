@@ -1,0 +1,258 @@
+"""Runs side by side: which settings differ, what each reached, and whether that is chance."""
+
+import dataclasses
+import itertools
+import json
+import math
+import statistics
+import string
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from resnet_cifar100.analysis.figures import draw_comparison
+from resnet_cifar100.analysis.material import Figures
+from resnet_cifar100.analysis.webpage import render_page
+from resnet_cifar100.engine.advice import held_out_top1, top1_gap
+from resnet_cifar100.engine.record import RunRecord, load_record
+from resnet_cifar100.engine.report import SYNTHETIC_WARNING, duration, markdown_table
+from resnet_cifar100.errors import CheckpointError, ConfigError
+from resnet_cifar100.storage import replace_file
+
+# Neither the seed nor these make a different experiment of a run.
+_INCIDENTAL = {
+    *("seed", "recipe", "checkpoint_path", "log_file", "data_dir", "data_url", "num_threads"),
+    *("checkpoint_minutes", "keep_checkpoints", "log_steps", "tensorboard"),
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run and its folder."""
+
+    folder: Path
+    record: RunRecord
+
+    @property
+    def top1(self) -> float:
+        """Test top-1 of the final weights, else the last held-out one, as a fraction."""
+        result = self.record.result
+        return float(result["test/top1"]) if result else held_out_top1(self.record)[-1]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that differ in nothing but their seeds."""
+
+    name: str  # the settings that tell it from the others
+    runs: tuple[Run, ...]
+
+    @property
+    def top1(self) -> list[float]:
+        """Top-1 of each run."""
+        return [run.top1 for run in self.runs]
+
+
+def compare(folders: Sequence[Path], out: Path) -> list[Group]:
+    """Write report.md, report.html and compare.json of the runs in `folders` to `out`.
+
+    Raises:
+        CheckpointError: for a folder without the record of a run, or without a finished epoch.
+        ConfigError: for fewer than two runs.
+    """
+    if len(set(folders)) < 2:
+        raise ConfigError("name at least two different folders of runs to compare")
+    runs = [Run(folder, load_record(folder)) for folder in dict.fromkeys(folders)]
+    for run in runs:
+        if not run.record.history.epochs:
+            raise CheckpointError(f"{run.folder} has no finished epoch to compare")
+    groups = group_runs(runs)
+    replace_file(out / "compare.json", json.dumps(_facts(groups), indent=2) + "\n")
+    markdown = _render(groups, Figures(out))
+    replace_file(out / "report.md", markdown)
+    replace_file(out / "report.html", render_page(markdown, out))
+    return groups
+
+
+def group_runs(runs: Sequence[Run]) -> list[Group]:
+    """Return the runs by settings, in the order of their first runs, named A, B and so on."""
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(json.dumps(_settings(run.record), default=str), []).append(run)
+    firsts = [members[0].record for members in groups.values()]
+    return [
+        Group(f"{letter}: {name}", tuple(members))
+        for letter, name, members in zip(_letters(), _names(firsts), groups.values(), strict=False)
+    ]
+
+
+def differing_settings(records: Sequence[RunRecord]) -> list[str]:
+    """Return the names of the settings, and of the data set, that are not the same in all."""
+    settings = [_settings(record) for record in records]
+    return [name for name in settings[0] if len({str(one[name]) for one in settings}) > 1]
+
+
+def p_value(first: Sequence[float], second: Sequence[float]) -> float | None:
+    """Return the chance of means this far apart were there no difference; None for single runs.
+
+    Welch's t-test, two-sided (Welch 1947, https://doi.org/10.1093/biomet/34.1-2.28).
+    """
+    if min(len(first), len(second)) < 2:
+        return None
+    gap = abs(statistics.mean(first) - statistics.mean(second))
+    errors = [statistics.variance(values) / len(values) for values in (first, second)]
+    if sum(errors) == 0:
+        return 0.0 if gap else 1.0
+    freedom = sum(errors) ** 2 / sum(
+        error**2 / (len(values) - 1) for error, values in zip(errors, (first, second), strict=True)
+    )
+    # With t = sqrt(freedom) tan(angle) the density of Student's t is a power of the cosine.
+    angle = math.atan(gap / math.sqrt(sum(errors) * freedom))
+    whole, tail = (
+        np.trapezoid(np.cos(grid) ** (freedom - 1), grid)
+        for grid in (np.linspace(start, math.pi / 2, 20_001) for start in (0.0, angle))
+    )
+    return float(tail / whole)
+
+
+def mean_and_spread(values: Sequence[float]) -> str:
+    """Return the mean in per cent, with the standard deviation where there are several."""
+    mean = f"{statistics.mean(values):.2%}"
+    return f"{mean} +- {100 * statistics.stdev(values):.2f}" if len(values) > 1 else mean
+
+
+def group_rows(groups: Sequence[Group]) -> list[tuple[str, ...]]:
+    """Return a row a group for the table of `HEAD`."""
+    rows: list[tuple[str, ...]] = []
+    for group in groups:
+        gaps = [top1_gap(run.record) for run in group.runs]
+        seconds = [run.record.history.train_seconds for run in group.runs]
+        chance = p_value(groups[0].top1, group.top1) if group is not groups[0] else None
+        ahead = 100 * (statistics.mean(group.top1) - statistics.mean(groups[0].top1))
+        rows.append(
+            (
+                group.name,
+                str(len(group.runs)),
+                mean_and_spread(group.top1),
+                "" if group is groups[0] else f"{ahead:+.2f}",
+                "" if chance is None else f"{chance:.2g}",
+                f"{100 * statistics.mean(gaps):.1f}",
+                duration(statistics.mean(seconds)),
+            )
+        )
+    return rows
+
+
+HEAD = ("Settings", "Runs", "Test top-1", "Against A", "p", "Gap", "Time")
+
+
+def _settings(record: RunRecord) -> dict[str, Any]:
+    values = {"data set": record.title, **dataclasses.asdict(record.config)}
+    return {name: value for name, value in values.items() if name not in _INCIDENTAL}
+
+
+def _letters() -> Iterator[str]:
+    """Yield A, B, ..., Z, AA, AB, ..."""
+    for length in itertools.count(1):
+        yield from map("".join, itertools.product(string.ascii_uppercase, repeat=length))
+
+
+def _names(firsts: Sequence[RunRecord]) -> list[str]:
+    """Return a few words for each group: its recipe where no two share one, else its settings."""
+    recipes = [f"recipe {record.config.recipe}" for record in firsts]
+    if len(set(recipes)) == len(firsts):
+        return recipes
+    every = differing_settings(firsts)
+    own = [every, *(differing_settings([firsts[0], record]) for record in firsts[1:])]
+    names = [
+        ", ".join(f"{name} {_settings(record)[name]}" for name in names[:2])
+        + (", ..." if len(names) > 2 else "")
+        for names, record in zip(own, firsts, strict=True)
+    ]
+    return [recipes[0] if len(every) > 2 else names[0], *names[1:]]
+
+
+def _facts(groups: Sequence[Group]) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": group.name,
+            "runs": [str(run.folder) for run in group.runs],
+            "seeds": [run.record.config.seed for run in group.runs],
+            "test_top1": group.top1,
+            "mean": statistics.mean(group.top1),
+            "standard_deviation": statistics.stdev(group.top1) if len(group.runs) > 1 else None,
+            "p_against_first": None if group is groups[0] else p_value(groups[0].top1, group.top1),
+        }
+        for group in groups
+    ]
+
+
+def _render(groups: Sequence[Group], figures: Figures) -> str:
+    runs = [run for group in groups for run in group.runs]
+    records = [run.record for run in runs]
+    titles = sorted({record.title for record in records})
+    drawn = [(group.name, [run.record for run in group.runs]) for group in groups]
+    curves = figures.add(
+        "curves",
+        "Held-out top-1 of the runs over epochs and over training time",
+        (12, 4.6),
+        lambda figure: draw_comparison(figure, drawn),
+    )
+    parts = [
+        f"# {len(runs)} runs on {' and '.join(titles)} compared\n",
+        SYNTHETIC_WARNING if "SYNTHETIC" in titles else "",
+        "## Results\n",
+        markdown_table(HEAD, group_rows(groups)),
+        "Mean and standard deviation over runs that differ in their seeds alone. Against A: points "
+        "more than the first. p: the chance of means so far apart without a difference (Welch's "
+        "t-test, two-sided). Gap: train less held-out top-1 at the end, in points. Time: training. "
+        f"One run on 10,000 images is uncertain by {_sampling_error(records):.1f} points by the "
+        "choice of test images alone, though not when compared on the same ones.\n",
+        "## Curves\n",
+        curves,
+        "## Settings that differ\n",
+        _difference_table(groups),
+        "## Runs\n",
+        _run_table(runs),
+    ]
+    return "\n".join(part for part in parts if part)
+
+
+def _sampling_error(records: Sequence[RunRecord]) -> float:
+    """Return the standard error in points of the best top-1 among 10,000 test images."""
+    top1 = max(held_out_top1(record)[-1] for record in records)
+    return 100 * math.sqrt(top1 * (1 - top1) / 10_000)
+
+
+def _difference_table(groups: Sequence[Group]) -> str:
+    records = [group.runs[0].record for group in groups]
+    names = differing_settings(records)
+    if not names:
+        return "None but the seed.\n"
+    rows = [
+        (f"`{name}`", *(f"`{_settings(record)[name]}`" for record in records)) for name in names
+    ]
+    letters = [group.name.split(":")[0] for group in groups]
+    return markdown_table(["Setting", *letters], rows)
+
+
+def _run_table(runs: Sequence[Run]) -> str:
+    rows = [
+        (
+            run.folder.resolve().name,
+            run.record.config.seed,
+            f"{run.top1:.2%}" if run.record.result else f"{run.top1:.2%} ({run.record.status})",
+            f"{max(held_out_top1(run.record)):.2%} ({run.record.history.held_out})",
+            f"{run.record.history.epochs[-1]['train/top1']:.2%}",
+            len(run.record.history.epochs),
+            duration(run.record.history.train_seconds),
+            run.record.environments[-1].get("gpu") or run.record.environments[-1].get("cpu"),
+            f"`{str(run.record.environments[-1].get('commit'))[:10]}`",
+        )
+        for run in runs
+    ]
+    head = ["Run", "Seed", "Test top-1", "Highest on the way", "Train top-1", "Epochs"]
+    return markdown_table([*head, "Training time", "Hardware", "Commit"], rows)

@@ -1,0 +1,111 @@
+import dataclasses
+import json
+import re
+
+import pytest
+import scipy.stats
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from resnet_cifar100.analysis.compare import Run, compare, differing_settings, group_runs, p_value
+from resnet_cifar100.cli import main
+from resnet_cifar100.engine.record import load_record
+from tests.conftest import REPOSITORY
+
+RECORDS = REPOSITORY / "records"
+FAST = sorted(RECORDS.glob("*_fast-seed*"))
+QUICK = sorted(RECORDS.glob("*_quick-fast-seed*"))
+hits = st.lists(st.integers(1000, 9000), min_size=2, max_size=6)
+
+
+@settings(max_examples=100, deadline=None)
+@given(hits, hits)
+@pytest.mark.filterwarnings("ignore:Precision loss")  # scipy, where one of the two does not vary
+def test_the_p_value_is_that_of_welchs_test(first, second):
+    assume(len(set(first)) > 1 or len(set(second)) > 1)
+    expected = scipy.stats.ttest_ind(first, second, equal_var=False).pvalue
+    assert p_value(first, second) == pytest.approx(expected, abs=1e-6)
+
+
+def test_values_that_do_not_vary_differ_or_do_not():
+    assert p_value([0.5, 0.5], [0.5, 0.5]) == 1
+    assert p_value([0.5, 0.5], [0.6, 0.6]) == 0
+    assert p_value([0.5], [0.6, 0.7]) is None
+
+
+def runs_of(folders):
+    return [Run(folder, load_record(folder)) for folder in folders]
+
+
+def test_runs_that_differ_in_their_seeds_alone_are_one_group():
+    groups = group_runs(runs_of([*FAST, *QUICK]))
+    assert [group.name for group in groups] == ["A: recipe fast", "B: recipe quick"]
+    assert [len(group.runs) for group in groups] == [3, 3]
+    assert groups[0].top1 == [0.7591, 0.76, 0.7585]
+
+
+def test_a_group_is_named_by_how_it_differs_from_the_first():
+    first, second, third = runs_of(FAST)
+    second.record.config = dataclasses.replace(second.record.config, weight_decay=0.1)
+    third.record.config = dataclasses.replace(third.record.config, dropout=0.2, weight_decay=0.1)
+    names = [group.name for group in group_runs([first, second, third])]
+    assert names == [
+        "A: dropout 0.0, weight_decay 0.0005",
+        "B: weight_decay 0.1",
+        "C: dropout 0.2, weight_decay 0.1",
+    ]
+    records = [first.record, second.record]
+    assert differing_settings(records) == ["weight_decay"]
+
+
+def test_a_comparison_is_written_as_page_and_facts(tmp_path):
+    assert main(["compare", *map(str, [*FAST, *QUICK]), "--out", str(tmp_path)]) == 0
+    facts = json.loads((tmp_path / "compare.json").read_text())
+    assert facts[0]["test_top1"] == [0.7591, 0.76, 0.7585]
+    assert facts[0]["mean"] == pytest.approx(0.7592)
+    assert facts[1]["p_against_first"] < 1e-4
+    page = (tmp_path / "report.md").read_text()
+    assert "75.92% +- 0.08" in page
+    assert all(f"| {folder.name} |" in page for folder in [*FAST, *QUICK])
+    html = (tmp_path / "report.html").read_text()
+    sources = re.findall(r'(?:src|srcset|href)="([^"#][^"]*)"', html)
+    assert len(sources) == 2
+    assert all(source.startswith("data:image/png;base64,") for source in sources)
+
+
+def test_an_unfinished_run_is_compared_by_where_it_stands(tmp_path):
+    record = load_record(FAST[0])
+    record.result, record.status = None, "interrupted: by a test"
+    record.history.epochs = record.history.epochs[:5]
+    record.save(tmp_path / "half")
+    groups = compare([tmp_path / "half", FAST[1]], tmp_path / "out")
+    assert groups[0].top1 == [record.history.epochs[-1]["test/top1"], 0.76]
+    assert "interrupted: by a test" in (tmp_path / "out/report.md").read_text()
+
+
+def test_drawn_data_is_named_where_it_is_compared(tmp_path):
+    synthetic = RECORDS / "2026-11-23_quick-SYNTHETIC"
+    compare([synthetic, QUICK[0]], tmp_path)
+    page = (tmp_path / "report.md").read_text()
+    assert "CIFAR-100 and SYNTHETIC" in page.splitlines()[0]
+    assert "drawn shapes, not CIFAR-100" in page
+
+
+@pytest.mark.parametrize(
+    ("folders", "code"),
+    [([], 3), ([FAST[0]], 3), ([FAST[0], FAST[0]], 3), ([FAST[0], REPOSITORY / "docs"], 4)],
+)
+def test_what_cannot_be_compared_gets_a_sentence(folders, code, tmp_path, capsys):
+    assert main(["compare", *map(str, folders), "--out", str(tmp_path / "out")]) == code
+    fault = capsys.readouterr().err
+    assert "Traceback" not in fault
+    assert len(fault.strip().splitlines()) <= 2 or code == 3
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_without_a_finished_epoch_is_refused(tmp_path, capsys):
+    record = load_record(FAST[0])
+    record.history.epochs = []
+    record.save(tmp_path / "empty")
+    assert main(["compare", str(tmp_path / "empty"), str(FAST[1])]) == 4
+    assert "no finished epoch" in capsys.readouterr().err

@@ -1,0 +1,173 @@
+import dataclasses
+import math
+import re
+
+import pytest
+
+from resnet_cifar100.config import Config
+from resnet_cifar100.engine.advice import advise, find_plateau, smoothed
+from resnet_cifar100.engine.record import RunRecord, load_record
+from resnet_cifar100.engine.report import render_markdown
+from resnet_cifar100.engine.state import History
+from tests.conftest import REPOSITORY
+
+
+def record_of(train, held, *, split="test", lrs=None, status="finished", **settings):
+    """A run with these top-1 after each epoch."""
+    lrs = lrs or [0.1] * len(train)
+    rows = [
+        {
+            "epoch": epoch,
+            "step": epoch + 1,
+            "train/loss": 1.0,
+            "train/top1": own,
+            f"{split}/loss": 1.0,
+            f"{split}/top1": other,
+            f"{split}/top5": 1.0,
+            "lr": lr,
+            "train_seconds": 60.0 * (epoch + 1),
+            "speed/images_per_s": 1.0,
+        }
+        for epoch, (own, other, lr) in enumerate(zip(train, held, lrs, strict=True))
+    ]
+    return RunRecord(
+        config=Config(val_size=5000 if split == "val" else 0, **settings),
+        environments=[{}],
+        title="CIFAR-100",
+        parameters=1,
+        multiply_adds=1,
+        steps_per_epoch=1,
+        status=status,
+        history=History(rows, [], 1.0),
+    )
+
+
+def documented_run():
+    """The user's own figures: 99.65% train, 74.70% final, 74.86% best, flat after epoch 90.
+
+    The document has no curve. Between its figures this one rises steadily to epoch 90, and swings
+    by two points either way while the learning rate is above half of its highest.
+    """
+    lrs = [0.05 * (1 + math.cos(math.pi * epoch / 100)) for epoch in range(100)]
+    held = [0.747 - 0.0034 * max(0, 89 - epoch) for epoch in range(100)]
+    held = [top1 + 0.02 * (-1) ** e * (lrs[e] > 0.05) for e, top1 in enumerate(held)]
+    held[92] = 0.7486
+    train = [0.9965 * min(1, (epoch + 10) / 95) for epoch in range(100)]
+    return record_of(train, held, lrs=lrs, epochs=100, dropout=0.1)
+
+
+def test_the_users_figures_give_the_recommendations_of_the_document():
+    stop, regularise, augment, lower = advise(documented_run())
+    assert stop.title == "Early stopping"
+    assert 80 <= int(re.match(r"--epochs (\d+)", stop.flags)[1]) <= 90
+    assert regularise.title == "Stronger regularisation"
+    assert "--dropout 0.2" in regularise.flags
+    assert "99.65%" in regularise.evidence
+    assert "74.70%" in regularise.evidence
+    assert augment.title == "Enhanced augmentation"
+    assert all(name in augment.evidence for name in ("Cutout", "Mixup", "CutMix"))
+    assert (lower.title, lower.flags) == ("Lower learning rate", "--lr 0.05")
+
+
+def test_stopping_early_tells_what_it_would_have_cost():
+    record = documented_run()
+    plateau = find_plateau(record)
+    held = [row["test/top1"] for row in record.history.epochs]
+    assert plateau.cost == pytest.approx(0.7486 - held[plateau.epoch])
+    assert f"{100 * plateau.cost:.2f} points" in advise(record)[0].evidence
+
+
+def test_a_curve_on_test_images_does_not_decide_when_to_stop():
+    train, held = [0.5] * 20, [0.45] * 20
+    (on_test,) = (one for one in advise(record_of(train, held)) if one.title == "Early stopping")
+    (on_val,) = (
+        one for one in advise(record_of(train, held, split="val")) if one.title == "Early stopping"
+    )
+    assert on_test.flags == "--epochs 1 --val-size 5000"
+    assert on_val.flags == "--epochs 1"
+
+
+def titles(*args, **settings):
+    return {advice.title for advice in advise(record_of(*args, **settings))}
+
+
+RISING = [0.05 * epoch for epoch in range(1, 13)]  # to 60%
+
+
+@pytest.mark.parametrize(
+    ("train", "held", "expected"),
+    [
+        (RISING, RISING, {"Longer training", "Larger network", "Higher learning rate"}),
+        ([t + 0.11 for t in RISING], RISING, {"Longer training", "Stronger regularisation"}),
+        ([t + 0.09 for t in RISING], RISING, {"Longer training"}),
+        ([0.2, 0.3], [0.2, 0.3], {"Longer training"}),
+        ([0.2, 0.3], [0.2, 0.305], {"Longer training"}),
+        ([0.3, 0.3], [0.295, 0.3], set()),
+        ([0.3], [0.3], set()),
+        ([], [], set()),
+        ([0.97] * 2, [0.88] * 2, set()),
+        ([0.97] * 2, [0.86] * 2, {"Stronger regularisation", "Enhanced augmentation"}),
+        ([0.94] * 2, [0.83] * 2, {"Stronger regularisation"}),
+    ],
+)
+def test_advice_needs_its_evidence(train, held, expected):
+    assert titles(train, held) == expected
+
+
+@pytest.mark.parametrize(("dips", "expected"), [(3, True), (2, False)])
+def test_a_lower_learning_rate_needs_several_falls_of_the_curve(dips, expected):
+    held = list(RISING)
+    for index in range(dips):
+        held[2 * index + 2] = held[2 * index + 1] - 0.025
+    assert ("Lower learning rate" in titles(RISING, held)) is expected
+
+
+def test_falls_at_a_low_learning_rate_do_not_count():
+    held = list(RISING)
+    for index in (6, 8, 10):
+        held[index] = held[index - 1] - 0.025
+    low = [0.1] * 5 + [0.04] * 7
+    assert "Lower learning rate" in titles(RISING, held)
+    assert "Lower learning rate" not in titles(RISING, held, lrs=low)
+
+
+def test_both_step_sizes_of_muon_are_lowered():
+    held = [0.3 + 0.03 * (-1) ** epoch for epoch in range(12)]
+    advice = advise(record_of([0.5] * 12, held, optimizer="muon", lr=0.4, muon_lr=0.1))
+    (lower,) = (one for one in advice if one.title == "Lower learning rate")
+    assert lower.flags == "--lr 0.2 --muon-lr 0.05"
+
+
+def test_what_is_set_already_is_not_advised():
+    strong = {"dropout": 0.3, "label_smoothing": 0.1}
+    advice = advise(record_of([0.97] * 2, [0.5] * 2, **strong))
+    assert advice[0].flags == "--weight-decay 0.001"
+
+
+PUBLISHED = sorted(path.parent for path in (REPOSITORY / "records").glob("*/run.json"))
+
+
+@pytest.mark.parametrize(
+    "record",
+    [documented_run(), *map(load_record, PUBLISHED)],
+    ids=["document", *(folder.name for folder in PUBLISHED)],
+)
+def test_each_advice_names_a_figure_and_flags_that_exist(record):
+    fields = {field.name for field in dataclasses.fields(Config)}
+    for advice in advise(record):
+        assert re.search(r"\d", advice.evidence)
+        flags = re.findall(r"--([\w-]+)", advice.flags)
+        assert flags
+        assert {flag.replace("-", "_") for flag in flags} <= fields
+
+
+def test_a_run_that_goes_on_is_not_judged():
+    page = render_markdown(record_of([0.97] * 2, [0.5] * 2, status="running"))
+    assert "not judged yet" in page
+    assert "Stronger regularisation" not in page
+
+
+def test_smoothing_keeps_level_and_length():
+    assert smoothed([0.5] * 100) == pytest.approx([0.5] * 100)
+    assert smoothed([1.0, 2.0, 4.0]) == [1.0, 2.0, 4.0]  # too short to need it
+    assert smoothed([0.0] * 50 + [1.0] * 50)[49] == pytest.approx(2 / 5)
