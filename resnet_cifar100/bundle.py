@@ -27,6 +27,7 @@ from resnet_cifar100.models.factory import Model, create_model
 from resnet_cifar100.storage import replace_file, sha256_of
 
 FORMAT = 1
+_PROVENANCE = {"dataset", "metrics", "config", "environment"}
 CLASS_MEANS = "calibration.class_means"  # the one tensor in a file that is not the network's
 
 
@@ -150,15 +151,24 @@ def load_bundle(path: Path) -> Bundle:
             raise CheckpointError(f"{path} is damaged: its content does not match its SHA-256")
         model_config = ModelConfig(**content["model"])
         model = create_model(model_config).eval()
+        fine, coarse, groups = (
+            tuple(content[name]) for name in ("fine_names", "coarse_names", "fine_to_coarse")
+        )
+        if not len(fine) == len(groups) == model_config.num_classes:
+            raise CheckpointError(f"{path} names {len(fine)} of {model_config.num_classes} classes")
+        if not set(groups) <= set(range(len(coarse))):
+            raise CheckpointError(f"{path} has classes of superclasses that it does not name")
+        if unsaid := _PROVENANCE - content["provenance"].keys():
+            raise CheckpointError(f"{path} does not say by which run it was made: no {min(unsaid)}")
         class_means = weights.pop(CLASS_MEANS, None)
         model.load_state_dict(weights)
         return Bundle(
             model_config=model_config,
             model=model,
             preprocess=Preprocess(model_config.image_size, content["mean"], content["std"]),
-            fine_names=tuple(content["fine_names"]),
-            coarse_names=tuple(content["coarse_names"]),
-            fine_to_coarse=tuple(content["fine_to_coarse"]),
+            fine_names=fine,
+            coarse_names=coarse,
+            fine_to_coarse=groups,
             provenance=content["provenance"],
             calibration=Calibration(  # older files have none
                 **content.get("calibration", {}),

@@ -135,9 +135,7 @@ def environment(notes: Sequence[str] = ()) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "runtime": list(notes),
-        "command": " ".join(
-            ["python", Path(sys.argv[0]).name, *map(_without_folder, sys.argv[1:])]
-        ),
+        "command": " ".join(["python", _program(), *map(_without_folder, sys.argv[1:])]),
     }
 
 
@@ -167,6 +165,12 @@ def _compile_fault(device: torch.device) -> str:
     except Exception as error:  # whatever the backend raises, the run goes on without it
         return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
     return ""
+
+
+def _program() -> str:
+    """Return what was called: train.py, or the package with -m."""
+    name = Path(sys.argv[0]).name
+    return "-m resnet_cifar100" if name == "__main__.py" else name
 
 
 def _without_folder(argument: str) -> str:

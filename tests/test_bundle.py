@@ -15,7 +15,7 @@ from resnet_cifar100.bundle import (
     save_bundle,
     save_shipped,
 )
-from resnet_cifar100.config import SHIPPED_MODEL, ModelConfig
+from resnet_cifar100.config import SHIPPED_MODEL, Config, ModelConfig
 from resnet_cifar100.constants import COARSE_NAMES, FINE_NAMES, FINE_TO_COARSE
 from resnet_cifar100.data.transforms import Preprocess
 from resnet_cifar100.errors import CheckpointError
@@ -36,7 +36,12 @@ def bundle() -> Bundle:
         fine_names=FINE_NAMES,
         coarse_names=COARSE_NAMES,
         fine_to_coarse=FINE_TO_COARSE,
-        provenance={"dataset": "CIFAR-100", "metrics": {"test/top1": 0.5}},
+        provenance={
+            "dataset": "CIFAR-100",
+            "metrics": {"test/top1": 0.5},
+            "config": Config().to_json(),
+            "environment": {},
+        },
     )
 
 

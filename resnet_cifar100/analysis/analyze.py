@@ -1,5 +1,6 @@
 """`analyze`: evaluate a network once and write its report, its figures and its tables."""
 
+import contextlib
 import csv
 import dataclasses
 import io
@@ -7,29 +8,35 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from resnet_cifar100.analysis.calibration import calibration_error, fit_temperature
-from resnet_cifar100.analysis.corruptions import CORRUPTIONS
-from resnet_cifar100.analysis.findings import Names, superclass_top1
-from resnet_cifar100.analysis.material import Evaluation, Figures, Material
+from resnet_cifar100.analysis.corruptions import CORRUPTIONS, SEVERITIES
+from resnet_cifar100.analysis.findings import superclass_top1
+from resnet_cifar100.analysis.material import (
+    Evaluation,
+    Figures,
+    Material,
+    belongs,
+    clear_report,
+)
 from resnet_cifar100.analysis.predictions import predict_split
 from resnet_cifar100.analysis.report import render_report
-from resnet_cifar100.analysis.scores import class_scores, merge_classes
+from resnet_cifar100.analysis.scores import ClassScores, class_scores, merge_classes
 from resnet_cifar100.analysis.webpage import render_page
 from resnet_cifar100.bundle import Bundle, Calibration, load_bundle
 from resnet_cifar100.config import BEST_MODEL, Config
-from resnet_cifar100.data.cifar100 import load_dataset, training_splits
+from resnet_cifar100.data.cifar100 import Dataset, training_splits
 from resnet_cifar100.data.loader import Split
-from resnet_cifar100.engine.evaluate import evaluate
+from resnet_cifar100.engine.evaluate import SplitName, evaluate, load_split
 from resnet_cifar100.engine.record import RunRecord, load_record
-from resnet_cifar100.errors import CheckpointError, ConfigError
+from resnet_cifar100.errors import CheckpointError, ConfigError, NonFiniteError
 from resnet_cifar100.runtime import environment
 from resnet_cifar100.storage import replace_file
 
-SEVERITIES = (1, 3, 5)  # of the five: enough for a curve, and three fifths of the time
+SHOWN_SEVERITIES = range(1, SEVERITIES + 1, 2)  # enough for a curve
 Say = Callable[[str], None]
 
 
@@ -38,7 +45,7 @@ class Options:
     """What a report is to hold."""
 
     device: torch.device
-    split: Literal["test", "val", "train"] = "test"
+    split: SplitName = "test"
     data_dir: Path | None = None
     with_images: bool = True
     corrupted: int = 1000
@@ -51,62 +58,68 @@ def analyze(path: Path, record_dir: Path | None, out: Path, options: Options, sa
     `say` is told what takes a while.
 
     Raises:
-        CheckpointError: where there is neither a network nor a finished epoch to analyse.
-        ConfigError, DataError: for a split that the run does not have, or data that is missing.
+        CheckpointError: where there is neither a network nor a finished epoch to analyse, or `out`
+            cannot be written to.
+        ConfigError: for a split that the run does not have, or the record of another run.
+        DataError: for data that is missing.
+        NonFiniteError: for a network that answers with NaN.
     """
-    record, weights = _find(path, record_dir)
-    evaluation = None
-    if weights is not None:
-        evaluation = _evaluate(load_bundle(weights), options, say)
-    elif record is None or not record.history.epochs:
+    if path.is_dir() and not (path / "run.json").exists() and (path / BEST_MODEL.name).exists():
+        path = path / BEST_MODEL.name
+    weights = path / BEST_MODEL.name if path.is_dir() else path
+    bundle = load_bundle(weights) if weights.exists() or not path.is_dir() else None
+    record = _find_record(path, record_dir, bundle)
+    if bundle is None and (record is None or not record.history.epochs):
         raise CheckpointError(f"{path} holds no weights and no finished epoch: nothing to analyse")
+    data = load_split(bundle, options.split, options.data_dir) if bundle else None
+    clear_report(out)
+    evaluation = _evaluate(bundle, *data, options, say) if bundle and data else None
     name = path.stem if path.is_file() else path.resolve().name
     material = Material(name, record, evaluation, options.with_images)
     say(f"Drawing the figures and writing {out} ...")
     if evaluation:
         write_tables(evaluation, out)
     replace_file(out / "metrics.json", json.dumps(metrics(material), indent=2) + "\n")
-    markdown = render_report(material, Figures(out))
+    figures = Figures(out, is_synthetic=material.title == "SYNTHETIC")
+    markdown = render_report(material, figures)
     replace_file(out / "report.md", markdown)
     replace_file(out / "report.html", render_page(markdown, out))
     return material
 
 
-def _find(path: Path, record_dir: Path | None) -> tuple[RunRecord | None, Path | None]:
-    """Return the record and the weights that belong to `path`, where there are such."""
+def _find_record(path: Path, named: Path | None, bundle: Bundle | None) -> RunRecord | None:
+    """Return the record that was named, else that of the run at `path` or beside it, if any."""
+    if named is not None or bundle is None:
+        record = load_record(named or path)
+        if bundle and not belongs(record, bundle):
+            raise ConfigError(f"--record {named} is not of the run that made {path}")
+        return record
     if path.is_dir():
-        weights = path / BEST_MODEL.name
-        return load_record(record_dir or path), weights if weights.exists() else None
-    if record_dir is not None:
-        return load_record(record_dir), path
-    digest = path.with_name(f"{path.name}.sha256")
-    for folder in (path.parent, *(run.parent for run in path.parent.glob("*/run.json"))):
-        twin = folder / f"{BEST_MODEL.name}.sha256"
-        is_same = digest.exists() and twin.exists() and digest.read_text() == twin.read_text()
-        if is_same and (folder / "run.json").exists():
-            return load_record(folder), path
-    return None, path
+        return load_record(path)
+    for run in (path.parent / "run.json", *sorted(path.parent.glob("*/run.json"))):
+        with contextlib.suppress(CheckpointError):
+            record = load_record(run.parent)
+            if belongs(record, bundle):
+                return record
+    return None
 
 
-def _evaluate(bundle: Bundle, options: Options, say: Say) -> Evaluation:
-    config = Config.from_json(bundle.provenance["config"])
-    config = dataclasses.replace(config, data_dir=options.data_dir or config.data_dir)
-    dataset = load_dataset(config)
-    train, val = training_splits(dataset, config)
-    split = {"test": dataset.test, "val": val, "train": train}[options.split]
-    if split is None:
-        raise ConfigError(
-            "--split val needs a run that held images out (train with --val-size 5000)"
-        )
+def _evaluate(
+    bundle: Bundle, dataset: Dataset, split: Split, options: Options, say: Say
+) -> Evaluation:
     bundle.to(options.device)
-    if val is not None and bundle.calibration.temperature == 1:
+    config = Config.from_json(bundle.provenance["config"])
+    _, val = training_splits(dataset, config)
+    if val is not None and options.split != "val" and bundle.calibration.temperature == 1:
         bundle = dataclasses.replace(bundle, calibration=_fitted(bundle, val))
     say(f"Evaluating {len(split.labels):,} {options.split} images of {dataset.title} ...")
     predictions = predict_split(bundle, split)
-    chosen = balanced(split, options.corrupted)
-    evaluation = Evaluation(bundle, options.split, split.images, predictions)
+    if not predictions.logits.isfinite().all():
+        raise NonFiniteError("the network answers with numbers that are not finite")
+    evaluation = Evaluation(bundle, dataset.title, options.split, split.images, predictions)
     if options.corrupted:
-        ways = len(CORRUPTIONS) * len(SEVERITIES)
+        chosen = balanced(split, options.corrupted)
+        ways = len(CORRUPTIONS) * len(SHOWN_SEVERITIES)
         say(f"Evaluating {len(chosen.labels):,} of them corrupted in {ways} ways ...")
         curves = corruption_curves(bundle, chosen)
         evaluation = dataclasses.replace(
@@ -141,14 +154,14 @@ def corruption_curves(bundle: Bundle, split: Split) -> dict[str, dict[int, float
     clean = evaluate(bundle.logits, split.to(device)).top1
     curves = {name: {0: clean} for name in CORRUPTIONS}
     for name, corrupt in CORRUPTIONS.items():
-        for severity in SEVERITIES:
+        for severity in SHOWN_SEVERITIES:
             corrupted = Split(corrupt(split.images, severity), split.labels)
             curves[name][severity] = evaluate(bundle.logits, corrupted.to(device)).top1
     return curves
 
 
 def metrics(material: Material) -> dict[str, Any]:
-    """Return every single figure of the report, by name."""
+    """Return the single figures of the report, by name."""
     config = material.config
     content: dict[str, Any] = {
         "dataset": material.title,
@@ -186,29 +199,34 @@ def metrics(material: Material) -> dict[str, Any]:
 
 
 def write_tables(evaluation: Evaluation, out: Path) -> None:
-    """Write predictions.npz, per_class.csv, per_superclass.csv and confusion.csv."""
-    names, confusion = evaluation.names, evaluation.confusion
-    evaluation.predictions.save(out / "predictions.npz")
-    _write_scores(out / "per_class.csv", "class", names.fine, confusion, names)
-    merged = merge_classes(confusion, names.fine_to_coarse)
-    _write_scores(out / "per_superclass.csv", "superclass", names.coarse, merged)
+    """Write predictions.npz, per_class.csv, per_superclass.csv and confusion.csv.
+
+    Each names the data set, so that no figure from SYNTHETIC data can pass for another.
+    """
+    names, confusion, title = evaluation.names, evaluation.confusion, evaluation.title
+    evaluation.predictions.save(out / "predictions.npz", title)
+    scores = class_scores(confusion)
+    groups = [names.superclass(fine) for fine in range(len(names.fine))]
+    _write_scores(out / "per_class.csv", title, {"class": names.fine, "superclass": groups}, scores)
+    merged = merge_classes(confusion, names.fine_to_coarse, len(names.coarse))
+    scores = class_scores(merged)
+    _write_scores(out / "per_superclass.csv", title, {"superclass": names.coarse}, scores)
     rows = [[name, *row] for name, row in zip(names.fine, confusion.tolist(), strict=True)]
-    _write_csv(out / "confusion.csv", ["true \\ predicted", *names.fine], rows)
+    _write_csv(out / "confusion.csv", [f"{title}: true \\ predicted", *names.fine], rows)
 
 
 def _write_scores(
-    path: Path,
-    kind: str,
-    labels: Sequence[str],
-    confusion: torch.Tensor,
-    names: Names | None = None,
+    path: Path, title: str, labels: dict[str, list[str]], scores: ClassScores
 ) -> None:
-    scores = class_scores(confusion)
-    head = [kind, "precision", "recall", "f1", "images"] + (["superclass"] if names else [])
+    head = ["dataset", *labels, "precision", "recall", "f1", "images"]
     rows = [
-        [label, *(f"{float(values[i]):.6f}" for values in scores[:3]), int(scores.support[i])]
-        + ([names.superclass(i)] if names else [])
-        for i, label in enumerate(labels)
+        [
+            title,
+            *names,
+            *(f"{float(values[i]):.6f}" for values in scores[:3]),
+            int(scores.support[i]),
+        ]
+        for i, names in enumerate(zip(*labels.values(), strict=True))
     ]
     _write_csv(path, head, rows)
 

@@ -12,6 +12,7 @@ from resnet_cifar100.analysis.predictions import Predictions
 from resnet_cifar100.analysis.scores import ClassScores, risk_coverage
 
 FILTER_COLUMNS = 12
+LABEL_ROOM = 15  # per cent of recall to the left of a dot: else its name would leave the axes
 WORTH_A_NUMBER = 1.0  # per cent of a row; smaller shares stay blank
 
 
@@ -20,7 +21,7 @@ def draw_superclass_matrix(figure: Figure, confusion: Tensor, names: Names) -> N
     axes = figure.subplots()
     shares = 100 * confusion.double() / confusion.sum(1, keepdim=True).clamp(min=1)
     errors = shares.clone().fill_diagonal_(0)
-    axes.imshow(errors, vmin=0, vmax=max(1.0, float(errors.max())))
+    axes.imshow(errors.numpy(), vmin=0, vmax=max(1.0, float(errors.max())))
     for row in range(len(confusion)):
         for column in range(len(confusion)):
             share = float(shares[row, column])
@@ -46,7 +47,9 @@ def draw_fine_matrix(figure: Figure, confusion: Tensor, names: Names) -> None:
     order = sorted(range(len(confusion)), key=lambda fine: (names.fine_to_coarse[fine], fine))
     errors = confusion.clone().fill_diagonal_(0)[order][:, order].double()
     axes = figure.subplots()
-    shown = axes.imshow(errors, vmin=0, vmax=max(1.0, float(errors.max())), interpolation="nearest")
+    shown = axes.imshow(
+        errors.numpy(), vmin=0, vmax=max(1.0, float(errors.max())), interpolation="nearest"
+    )
     groups = [names.fine_to_coarse[fine] for fine in order]
     starts = [i for i, group in enumerate(groups) if i == 0 or group != groups[i - 1]]
     for start in starts[1:]:
@@ -81,6 +84,8 @@ def draw_superclasses(figure: Figure, scores: ClassScores, names: Names) -> None
         axes.plot(recall[fine], [row] * len(fine), "o", ms=5, color="C0")
         for index, side, gap in ((fine[0], "right", -1.2), (fine[-1], "left", 1.2)):
             place = float(recall[index]) + gap
+            if side == "right" and place < LABEL_ROOM:
+                continue
             axes.text(place, row, names.fine[index], ha=side, va="center", fontsize=8)
     axes.set_yticks(range(len(rows)), [names.coarse[coarse] for coarse in rows])
     axes.set_xlim(0, 112)
@@ -167,7 +172,7 @@ def draw_filters(figure: Figure, weight: Tensor) -> None:
     for index, axes in enumerate(figure.subplots(rows, FILTER_COLUMNS, squeeze=False).flat):
         axes.axis("off")
         if index < len(pictures):
-            axes.imshow(pictures[index], interpolation="nearest")
+            axes.imshow(pictures[index].numpy(), interpolation="nearest")
 
 
 def filters_size(weight: Tensor) -> tuple[float, float]:

@@ -14,18 +14,25 @@ from typing import Any
 import numpy as np
 
 from resnet_cifar100.analysis.figures import draw_comparison
-from resnet_cifar100.analysis.material import Figures
+from resnet_cifar100.analysis.material import Figures, clear_report
 from resnet_cifar100.analysis.webpage import render_page
 from resnet_cifar100.engine.advice import held_out_top1, top1_gap
 from resnet_cifar100.engine.record import RunRecord, load_record
-from resnet_cifar100.engine.report import SYNTHETIC_WARNING, duration, markdown_table
+from resnet_cifar100.engine.report import (
+    SYNTHETIC_WARNING,
+    code,
+    duration,
+    markdown_table,
+    plain,
+)
 from resnet_cifar100.errors import CheckpointError, ConfigError
 from resnet_cifar100.storage import replace_file
 
 # Neither the seed nor these make a different experiment of a run.
 _INCIDENTAL = {
-    *("seed", "recipe", "checkpoint_path", "log_file", "data_dir", "data_url", "num_threads"),
-    *("checkpoint_minutes", "keep_checkpoints", "log_steps", "tensorboard"),
+    *("seed", "recipe", "checkpoint_path", "log_file", "dataset", "data_dir", "data_url"),
+    *("device", "num_threads", "checkpoint_minutes", "keep_checkpoints", "log_steps"),
+    "tensorboard",
 }
 
 
@@ -37,10 +44,10 @@ class Run:
     record: RunRecord
 
     @property
-    def top1(self) -> float:
-        """Test top-1 of the final weights, else the last held-out one, as a fraction."""
+    def top1(self) -> float | None:
+        """Test top-1 of the final weights as a fraction; None for a run that is not finished."""
         result = self.record.result
-        return float(result["test/top1"]) if result else held_out_top1(self.record)[-1]
+        return float(result["test/top1"]) if result else None
 
 
 @dataclass(frozen=True)
@@ -52,8 +59,8 @@ class Group:
 
     @property
     def top1(self) -> list[float]:
-        """Top-1 of each run."""
-        return [run.top1 for run in self.runs]
+        """Test top-1 of each finished run."""
+        return [run.top1 for run in self.runs if run.top1 is not None]
 
 
 def compare(folders: Sequence[Path], out: Path) -> list[Group]:
@@ -61,20 +68,33 @@ def compare(folders: Sequence[Path], out: Path) -> list[Group]:
 
     Raises:
         CheckpointError: for a folder without the record of a run, or without a finished epoch.
-        ConfigError: for fewer than two runs.
+        ConfigError: for fewer than two runs, the same one twice, or runs on different data sets.
     """
-    if len(set(folders)) < 2:
-        raise ConfigError("name at least two different folders of runs to compare")
-    runs = [Run(folder, load_record(folder)) for folder in dict.fromkeys(folders)]
-    for run in runs:
-        if not run.record.history.epochs:
-            raise CheckpointError(f"{run.folder} has no finished epoch to compare")
+    if len(folders) < 2:
+        raise ConfigError("name at least two folders of runs to compare")
+    runs = [Run(folder, load_record(folder)) for folder in folders]
+    _check(runs)
     groups = group_runs(runs)
+    clear_report(out)
     replace_file(out / "compare.json", json.dumps(_facts(groups), indent=2) + "\n")
-    markdown = _render(groups, Figures(out))
+    markdown = _render(groups, Figures(out, is_synthetic=runs[0].record.title == "SYNTHETIC"))
     replace_file(out / "report.md", markdown)
     replace_file(out / "report.html", render_page(markdown, out))
     return groups
+
+
+def _check(runs: Sequence[Run]) -> None:
+    for index, run in enumerate(runs):
+        if not run.record.history.epochs:
+            raise CheckpointError(f"{run.folder} has no finished epoch to compare")
+        if run.record.title != runs[0].record.title:
+            raise ConfigError(
+                f"{runs[0].folder} is a run on {runs[0].record.title}, {run.folder} one on "
+                f"{run.record.title}: their figures cannot be compared"
+            )
+        for other in runs[:index]:
+            if run.record.history == other.record.history:
+                raise ConfigError(f"{other.folder} and {run.folder} are the same run")
 
 
 def group_runs(runs: Sequence[Run]) -> list[Group]:
@@ -96,8 +116,9 @@ def differing_settings(records: Sequence[RunRecord]) -> list[str]:
 
 
 def p_value(first: Sequence[float], second: Sequence[float]) -> float | None:
-    """Return the chance of means this far apart were there no difference; None for single runs.
+    """Return the chance of means this far apart were there no difference.
 
+    None for single runs, and where nothing varies.
     Welch's t-test, two-sided (Welch 1947, https://doi.org/10.1093/biomet/34.1-2.28).
     """
     if min(len(first), len(second)) < 2:
@@ -105,7 +126,7 @@ def p_value(first: Sequence[float], second: Sequence[float]) -> float | None:
     gap = abs(statistics.mean(first) - statistics.mean(second))
     errors = [statistics.variance(values) / len(values) for values in (first, second)]
     if sum(errors) == 0:
-        return 0.0 if gap else 1.0
+        return None
     freedom = sum(errors) ** 2 / sum(
         error**2 / (len(values) - 1) for error, values in zip(errors, (first, second), strict=True)
     )
@@ -120,6 +141,8 @@ def p_value(first: Sequence[float], second: Sequence[float]) -> float | None:
 
 def mean_and_spread(values: Sequence[float]) -> str:
     """Return the mean in per cent, with the standard deviation where there are several."""
+    if not values:
+        return "not finished"
     mean = f"{statistics.mean(values):.2%}"
     return f"{mean} +- {100 * statistics.stdev(values):.2f}" if len(values) > 1 else mean
 
@@ -127,17 +150,20 @@ def mean_and_spread(values: Sequence[float]) -> str:
 def group_rows(groups: Sequence[Group]) -> list[tuple[str, ...]]:
     """Return a row a group for the table of `HEAD`."""
     rows: list[tuple[str, ...]] = []
+    first = groups[0]
     for group in groups:
         gaps = [top1_gap(run.record) for run in group.runs]
         seconds = [run.record.history.train_seconds for run in group.runs]
-        chance = p_value(groups[0].top1, group.top1) if group is not groups[0] else None
-        ahead = 100 * (statistics.mean(group.top1) - statistics.mean(groups[0].top1))
+        ahead, chance = "", None
+        if group is not first and group.top1 and first.top1:
+            chance = p_value(first.top1, group.top1)
+            ahead = f"{100 * (statistics.mean(group.top1) - statistics.mean(first.top1)):+.2f}"
         rows.append(
             (
                 group.name,
                 str(len(group.runs)),
                 mean_and_spread(group.top1),
-                "" if group is groups[0] else f"{ahead:+.2f}",
+                ahead,
                 "" if chance is None else f"{chance:.2g}",
                 f"{100 * statistics.mean(gaps):.1f}",
                 duration(statistics.mean(seconds)),
@@ -167,11 +193,14 @@ def _names(firsts: Sequence[RunRecord]) -> list[str]:
         return recipes
     every = differing_settings(firsts)
     own = [every, *(differing_settings([firsts[0], record]) for record in firsts[1:])]
-    names = [
-        ", ".join(f"{name} {_settings(record)[name]}" for name in names[:2])
-        + (", ..." if len(names) > 2 else "")
-        for names, record in zip(own, firsts, strict=True)
-    ]
+    for most in range(2, max(2, len(every)) + 1):
+        names = [
+            ", ".join(f"{name} {_settings(record)[name]}" for name in names[:most])
+            + (", ..." if len(names) > most else "")
+            for names, record in zip(own, firsts, strict=True)
+        ]
+        if len(set(names[1:])) == len(names) - 1:
+            break
     return [recipes[0] if len(every) > 2 else names[0], *names[1:]]
 
 
@@ -179,11 +208,12 @@ def _facts(groups: Sequence[Group]) -> list[dict[str, Any]]:
     return [
         {
             "name": group.name,
+            "dataset": group.runs[0].record.title,
             "runs": [str(run.folder) for run in group.runs],
             "seeds": [run.record.config.seed for run in group.runs],
             "test_top1": group.top1,
-            "mean": statistics.mean(group.top1),
-            "standard_deviation": statistics.stdev(group.top1) if len(group.runs) > 1 else None,
+            "mean": statistics.mean(group.top1) if group.top1 else None,
+            "standard_deviation": statistics.stdev(group.top1) if len(group.top1) > 1 else None,
             "p_against_first": None if group is groups[0] else p_value(groups[0].top1, group.top1),
         }
         for group in groups
@@ -192,8 +222,7 @@ def _facts(groups: Sequence[Group]) -> list[dict[str, Any]]:
 
 def _render(groups: Sequence[Group], figures: Figures) -> str:
     runs = [run for group in groups for run in group.runs]
-    records = [run.record for run in runs]
-    titles = sorted({record.title for record in records})
+    title = runs[0].record.title
     drawn = [(group.name, [run.record for run in group.runs]) for group in groups]
     curves = figures.add(
         "curves",
@@ -201,16 +230,18 @@ def _render(groups: Sequence[Group], figures: Figures) -> str:
         (12, 4.6),
         lambda figure: draw_comparison(figure, drawn),
     )
+    rows = [(plain(name), *figures_of) for name, *figures_of in group_rows(groups)]
     parts = [
-        f"# {len(runs)} runs on {' and '.join(titles)} compared\n",
-        SYNTHETIC_WARNING if "SYNTHETIC" in titles else "",
+        f"# {len(runs)} runs on {title} compared\n",
+        SYNTHETIC_WARNING if title == "SYNTHETIC" else "",
         "## Results\n",
-        markdown_table(HEAD, group_rows(groups)),
-        "Mean and standard deviation over runs that differ in their seeds alone. Against A: points "
-        "more than the first. p: the chance of means so far apart without a difference (Welch's "
-        "t-test, two-sided). Gap: train less held-out top-1 at the end, in points. Time: training. "
-        f"One run on 10,000 images is uncertain by {_sampling_error(records):.1f} points by the "
-        "choice of test images alone, though not when compared on the same ones.\n",
+        markdown_table(HEAD, rows),
+        "Mean and standard deviation of the test top-1 of final weights, over runs that differ in "
+        "their seeds alone. Against A: points more than the first. p: the chance of means so far "
+        "apart without a difference (Welch's t-test, two-sided). Gap: train less held-out top-1 at "
+        "the end, in points. Time: training. By the choice of 10,000 test images alone a figure is "
+        "uncertain by up to 0.5 points, by less against another on the same images.\n",
+        "".join(f"- {caution}\n" for caution in cautions(groups)),
         "## Curves\n",
         curves,
         "## Settings that differ\n",
@@ -221,10 +252,21 @@ def _render(groups: Sequence[Group], figures: Figures) -> str:
     return "\n".join(part for part in parts if part)
 
 
-def _sampling_error(records: Sequence[RunRecord]) -> float:
-    """Return the standard error in points of the best top-1 among 10,000 test images."""
-    top1 = max(held_out_top1(record)[-1] for record in records)
-    return 100 * math.sqrt(top1 * (1 - top1) / 10_000)
+def cautions(groups: Sequence[Group]) -> list[str]:
+    """Return what the table does not show: unfinished runs, seeds taken twice, other machines."""
+    lines = []
+    for group in groups:
+        letter = group.name.split(":")[0]
+        seeds = [run.record.config.seed for run in group.runs]
+        if unfinished := sum(run.top1 is None for run in group.runs):
+            lines.append(f"{letter}: {unfinished} not finished, which do not count.")
+        if len(set(seeds)) < len(seeds):
+            lines.append(f"{letter}: seeds are taken more than once, so its spread is too small.")
+    stamps = [run.record.environments[-1] for group in groups for run in group.runs]
+    for key in ("commit", "torch", "cpu", "gpu"):
+        if len({str(stamp.get(key)) for stamp in stamps}) > 1:
+            lines.append(f"The runs are not all of the same {key}.")
+    return lines
 
 
 def _difference_table(groups: Sequence[Group]) -> str:
@@ -232,9 +274,7 @@ def _difference_table(groups: Sequence[Group]) -> str:
     names = differing_settings(records)
     if not names:
         return "None but the seed.\n"
-    rows = [
-        (f"`{name}`", *(f"`{_settings(record)[name]}`" for record in records)) for name in names
-    ]
+    rows = [(code(name), *(code(_settings(record)[name]) for record in records)) for name in names]
     letters = [group.name.split(":")[0] for group in groups]
     return markdown_table(["Setting", *letters], rows)
 
@@ -242,15 +282,15 @@ def _difference_table(groups: Sequence[Group]) -> str:
 def _run_table(runs: Sequence[Run]) -> str:
     rows = [
         (
-            run.folder.resolve().name,
+            plain(run.folder.resolve().name),
             run.record.config.seed,
-            f"{run.top1:.2%}" if run.record.result else f"{run.top1:.2%} ({run.record.status})",
+            plain(run.record.status) if run.top1 is None else f"{run.top1:.2%}",
             f"{max(held_out_top1(run.record)):.2%} ({run.record.history.held_out})",
             f"{run.record.history.epochs[-1]['train/top1']:.2%}",
             len(run.record.history.epochs),
             duration(run.record.history.train_seconds),
-            run.record.environments[-1].get("gpu") or run.record.environments[-1].get("cpu"),
-            f"`{str(run.record.environments[-1].get('commit'))[:10]}`",
+            plain(run.record.environments[-1].get("gpu") or run.record.environments[-1].get("cpu")),
+            code(str(run.record.environments[-1].get("commit"))[:10]),
         )
         for run in runs
     ]

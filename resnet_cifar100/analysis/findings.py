@@ -1,17 +1,22 @@
 """What the predictions of a network say, in sentences, and what to try next."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
+from torch import Tensor
 
 from resnet_cifar100.analysis.calibration import calibration_error
 from resnet_cifar100.analysis.predictions import Predictions
-from resnet_cifar100.analysis.scores import class_scores, confused_pairs, confusion_matrix
+from resnet_cifar100.analysis.scores import class_scores, confused_pairs
 from resnet_cifar100.engine.advice import Advice
+from resnet_cifar100.engine.report import plain
 
 MISCALIBRATED = 0.05  # expected calibration error
-WEAK = 0.5  # recall: a class that is missed as often as it is found
+ENOUGH_IMAGES = 2000  # for that error: of a perfect network it is 4% on 500, and less on more
+WEAK = 0.10  # below the mean recall, and surely so
+ENOUGH_OF_A_CLASS = 30
 MANY_WEAK = 6  # of these are named
+CLOSE = 2.0  # times what errors at random would stay within the superclass
 
 
 class Names:
@@ -28,6 +33,12 @@ class Names:
         """Return the name of the superclass of a class."""
         return self.coarse[self.fine_to_coarse[fine]]
 
+    @property
+    def in_markdown(self) -> "Names":
+        """The same names, safe to stand in Markdown."""
+        fine, coarse = map(plain, self.fine), map(plain, self.coarse)
+        return Names(list(fine), list(coarse), self.fine_to_coarse)
+
 
 def superclass_top1(predictions: Predictions, names: Names) -> float:
     """Return the share of images whose predicted class is in the right superclass."""
@@ -35,23 +46,25 @@ def superclass_top1(predictions: Predictions, names: Names) -> float:
     return float((coarse[predictions.predicted] == coarse[predictions.labels]).float().mean())
 
 
-def describe_predictions(predictions: Predictions, names: Names) -> list[str]:
+def describe_predictions(predictions: Predictions, confusion: Tensor, names: Names) -> list[str]:
     """Return what stands out, a sentence each."""
-    confusion = confusion_matrix(predictions.predicted, predictions.labels, len(names.fine))
-    recall = class_scores(confusion).recall
-    best, worst = int(recall.argmax()), int(recall.argmin())
-    lines = [
-        f"Best recognised: {names.fine[best]} ({float(recall[best]):.0%} of its images). "
-        f"Worst: {names.fine[worst]} ({float(recall[worst]):.0%}).",
-    ]
+    names = names.in_markdown
+    scores = class_scores(confusion)
+    known = scores.support.nonzero().flatten()
+    ranked = known[scores.recall[known].argsort(descending=True, stable=True)].tolist()
+    lines = []
+    if scores.recall[ranked[0]] > scores.recall[ranked[-1]]:
+        best, worst = (f"{names.fine[i]} ({scores.recall[i]:.0%})" for i in (ranked[0], ranked[-1]))
+        lines.append(f"Recognised best: {best} of its images. Worst: {worst}.")
     wrong = 1 - predictions.top_k(1)
     if wrong > 0:
         close = (superclass_top1(predictions, names) - predictions.top_k(1)) / wrong
         chance = _chance_of_same_superclass(names)
-        lines.append(
-            f"Wrong but close: {close:.0%} of the errors stay within the superclass; "
-            f"a random error would {chance:.0%} of the time."
-        )
+        if close >= CLOSE * chance:
+            lines.append(
+                f"Wrong but close: {close:.0%} of the errors stay within the superclass; "
+                f"of random errors {chance:.0%} would."
+            )
     for pair in confused_pairs(confusion, 1):
         lines.append(
             f"Most confused: {names.fine[pair.first]} and {names.fine[pair.second]}, "
@@ -60,32 +73,45 @@ def describe_predictions(predictions: Predictions, names: Names) -> list[str]:
     order = predictions.confidence.argsort(descending=True)
     half = predictions.hits[order[: len(order) // 2]]
     if len(half):
-        lines.append(
-            f"Of the half that it is surest of, {float(half.float().mean()):.1%} is right."
-        )
+        share = float(half.float().mean())
+        lines.append(f"Of the half that it is surest of, {share:.1%} is right.")
     return lines
 
 
-def advise_on_predictions(predictions: Predictions, names: Names) -> Iterator[Advice]:
-    """Yield what the predictions give reason to try."""
+def describe_corruptions(curves: Mapping[str, Mapping[int, float]]) -> list[str]:
+    """Return which corruption costs most at the lowest severity that was tried, if any was."""
+    if not curves:
+        return []
+    lowest = min(severity for severity in next(iter(curves.values())) if severity)
+    name, curve = min(curves.items(), key=lambda item: item[1][lowest])
+    return [
+        f"Most harmful of the weakest corruptions: {name}, from {curve[0]:.1%} to "
+        f"{curve[lowest]:.1%}."
+    ]
+
+
+def advise_on_predictions(
+    predictions: Predictions, confusion: Tensor, names: Names, title: str
+) -> Iterator[Advice]:
+    """Yield what predictions for held-out images of the data set `title` give reason to try."""
     error = calibration_error(predictions.confidence, predictions.hits)
-    if error >= MISCALIBRATED:
+    is_calibrated = predictions.temperature != 1
+    if error >= MISCALIBRATED and len(predictions.labels) >= ENOUGH_IMAGES and not is_calibrated:
         sure = float(predictions.confidence.mean())
         right = float(predictions.hits.float().mean())
         evidence = (
             f"Mean confidence is {sure:.1%} while {right:.1%} of the answers are right: "
             f"{'over' if sure > right else 'under'}confident, with an expected calibration error "
-            f"of {error:.1%}. Train with --val-size 5000, then `calibrate` fits a temperature."
+            f"of {error:.1%}. On held-out images `python -m resnet_cifar100 calibrate` fits a "
+            "temperature."
         )
-        yield Advice("Calibration", evidence, "python -m resnet_cifar100 calibrate")
-    confusion = confusion_matrix(predictions.predicted, predictions.labels, len(names.fine))
-    scores = class_scores(confusion)
-    weak = [
-        fine
-        for fine in scores.recall.argsort().tolist()
-        if scores.recall[fine] < WEAK and scores.support[fine]
-    ]
-    if weak and float(scores.recall.mean()) >= WEAK:
+        yield Advice("Calibration", evidence, "--val-size 5000")
+    names, scores = names.in_markdown, class_scores(confusion)
+    uncertainty = 1.645 * (scores.recall * (1 - scores.recall) / scores.support).sqrt()
+    is_weak = scores.recall + uncertainty < scores.recall.mean() - WEAK
+    is_weak &= scores.support >= ENOUGH_OF_A_CLASS
+    weak = [fine for fine in scores.recall.argsort().tolist() if is_weak[fine]]
+    if weak:
         errors = confusion.clone().fill_diagonal_(0)
         named = ", ".join(
             f"{names.fine[fine]} ({float(scores.recall[fine]):.0%}, most often taken for "
@@ -93,12 +119,14 @@ def advise_on_predictions(predictions: Predictions, names: Names) -> Iterator[Ad
             for fine in weak[:MANY_WEAK]
         )
         rest = f", and {len(weak) - MANY_WEAK} more" if len(weak) > MANY_WEAK else ""
-        verb = "is" if len(weak) == 1 else "are"
         evidence = (
-            f"{len(weak)} of {len(names.fine)} classes {verb} missed more often than found: {named}"
-            f"{rest}. No setting mends a class; looking at its pictures says why it is hard."
+            f"The mean recall of the classes is {scores.recall.mean():.0%}. Surely more than "
+            f"{100 * WEAK:g} points below it: {named}{rest}. No setting mends a class; its "
+            "pictures show why it is hard."
         )
-        yield Advice("Weak classes", evidence, "python -m resnet_cifar100 samples --per-class 10")
+        flags = " --dataset synthetic" if title == "SYNTHETIC" else ""
+        command = f"python -m resnet_cifar100 samples --per-class 10{flags}"
+        yield Advice("Weak classes", evidence, command)
 
 
 def _chance_of_same_superclass(names: Names) -> float:

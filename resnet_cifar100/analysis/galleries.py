@@ -50,7 +50,7 @@ def draw_gallery(figure: Figure, tiles: Sequence[Tile], columns: int = COLUMNS) 
 
 
 def _draw_tile(axes: Axes, tile: Tile) -> None:
-    axes.imshow(tile.image.permute(1, 2, 0), interpolation="nearest")
+    axes.imshow(tile.image.permute(1, 2, 0).numpy(), interpolation="nearest")
     if tile.heat is not None:
         heat = tile.heat.numpy()
         axes.imshow(colormaps["inferno"](heat), alpha=0.65 * heat, interpolation="bilinear")

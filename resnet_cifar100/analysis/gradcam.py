@@ -9,10 +9,6 @@ from torch import Tensor
 
 from resnet_cifar100.bundle import Bundle
 
-LEAST_SIDE = (
-    6  # of the map that is looked at, in pixels; the last maps, 3x3 or 4x4, show too little
-)
-
 
 def grad_cam(bundle: Bundle, images: Tensor, class_indices: Tensor) -> Tensor:
     """Return heat maps (N,H,W) in 0..1 of uint8 images (N,3,H,W) for one class each, (N,).

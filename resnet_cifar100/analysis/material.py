@@ -7,6 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from resnet_cifar100.analysis.findings import Names
@@ -16,6 +17,7 @@ from resnet_cifar100.analysis.theme import THEMES, Draw, save_figure
 from resnet_cifar100.bundle import Bundle
 from resnet_cifar100.config import Config
 from resnet_cifar100.engine.record import RunRecord
+from resnet_cifar100.errors import CheckpointError
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,7 @@ class Evaluation:
     """A network, a split, and what the one says of the other."""
 
     bundle: Bundle
+    title: str  # of the data set that was loaded
     split: str
     images: Tensor  # uint8 (N,3,H,W)
     predictions: Predictions
@@ -55,7 +58,9 @@ class Material:
     @property
     def title(self) -> str:
         """The data set: CIFAR-100 or SYNTHETIC."""
-        return self.record.title if self.record else str(self._provenance["dataset"])
+        known = self.evaluation or self.record
+        assert known
+        return known.title
 
     @property
     def config(self) -> Config:
@@ -65,7 +70,9 @@ class Material:
     @property
     def environments(self) -> list[dict[str, Any]]:
         """Versions, hardware, commit and command of each session of the run that is known."""
-        return self.record.environments if self.record else [self._provenance["environment"]]
+        if self.record:
+            return self.record.environments
+        return [self._provenance["environment"]]
 
     @property
     def _provenance(self) -> dict[str, Any]:
@@ -73,11 +80,54 @@ class Material:
         return self.evaluation.bundle.provenance
 
 
+def belongs(record: RunRecord, bundle: Bundle) -> bool:
+    """Whether `bundle` holds the weights of that run: same network, settings and result."""
+    metrics = bundle.provenance["metrics"]
+    config = Config.from_json(bundle.provenance["config"])
+    if record.result:
+        is_same = all(metrics.get(key) == value for key, value in record.result.items())
+    else:  # its weights are those of one of its epochs
+        is_same = metrics in record.history.epochs
+    return (
+        record.title == bundle.provenance["dataset"]
+        and record.config.model_config == bundle.model_config
+        and record.config.seed == config.seed
+        and is_same
+    )
+
+
+# What a report consists of; a later one in the same folder replaces all of it.
+FILES = (
+    *("report.md", "report.html", "metrics.json", "compare.json", "predictions.npz"),
+    *("per_class.csv", "per_superclass.csv", "confusion.csv"),
+)
+FIGURES = (
+    *("curves", "superclasses", "superclass-confusion", "confusion", "pairs", "losses"),
+    *("answers", "gradcam", "confidence", "corruptions", "filters"),
+)
+
+
+def clear_report(folder: Path) -> None:
+    """Remove an earlier report from `folder`: it may show what the next one is not to show.
+
+    Raises:
+        CheckpointError: where nothing can be written there.
+    """
+    figures = [f"figures/{name}-{theme}.png" for name in FIGURES for theme in THEMES]
+    try:
+        for name in (*FILES, *figures):
+            (folder / name).unlink(missing_ok=True)
+        (folder / "figures").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CheckpointError(f"{folder} cannot be written to ({error.strerror})") from error
+
+
 class Figures:
     """The figures of a report: each drawn for light and for dark pages, in a folder beside it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, is_synthetic: bool) -> None:
         self.folder = folder
+        self.is_synthetic = is_synthetic
 
     def add(
         self,
@@ -89,9 +139,16 @@ class Figures:
         has_photographs: bool = False,
     ) -> str:
         """Draw `name` and return the Markdown that shows it; `alt` says in words what it shows."""
+
+        def draw_labelled(figure: Figure) -> None:
+            draw(figure)
+            if self.is_synthetic and "SYNTHETIC" not in figure.get_suptitle():
+                figure.suptitle("SYNTHETIC data, not CIFAR-100")
+
+        assert name in FIGURES, name
         for theme in THEMES:
             path = self.folder / "figures" / f"{name}-{theme}.png"
-            save_figure(path, size, draw, theme, has_photographs=has_photographs)
+            save_figure(path, size, draw_labelled, theme, has_photographs=has_photographs)
         return (
             '<picture><source media="(prefers-color-scheme: dark)" '
             f'srcset="figures/{name}-dark.png"><img src="figures/{name}-light.png" '

@@ -37,7 +37,7 @@ class Predictions:
     @cached_property
     def predicted(self) -> Tensor:
         """Most probable class (N,)."""
-        return self.logits.argmax(dim=1)
+        return self.logits.topk(1).indices[:, 0]  # as top_k ranks
 
     @cached_property
     def confidence(self) -> Tensor:
@@ -59,9 +59,10 @@ class Predictions:
         ranked = self.logits.topk(min(k, self.logits.shape[1])).indices
         return float((ranked == self.labels[:, None]).any(dim=1).float().mean())
 
-    def save(self, path: Path) -> None:
-        """Write logits, labels, predicted, confidence and temperature as .npz."""
+    def save(self, path: Path, dataset: str) -> None:
+        """Write dataset, logits, labels, predicted, confidence and temperature as .npz."""
         arrays = {
+            "dataset": np.array(dataset),
             "logits": self.logits.numpy(),
             "labels": self.labels.numpy(),
             "predicted": self.predicted.numpy(),
@@ -75,10 +76,6 @@ class Predictions:
 
 def predict_split(bundle: Bundle, split: Split) -> Predictions:
     """Run the network over `split`; the temperature is that of its calibration."""
-    logits = [bundle.logits(images).float().cpu() for images, _ in eval_batches(split)]
-    return Predictions(
-        # A copy, since tensors made in inference mode cannot be used by autograd afterwards.
-        torch.cat(logits).clone(),
-        split.labels.cpu(),
-        bundle.calibration.temperature,
-    )
+    batches = eval_batches(split.to(bundle.preprocess.mean.device))
+    logits = torch.cat([bundle.logits(images).float().cpu() for images, _ in batches])
+    return Predictions(logits, split.labels.cpu(), bundle.calibration.temperature)

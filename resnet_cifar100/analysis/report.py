@@ -5,6 +5,7 @@ from resnet_cifar100.analysis.calibration import calibration_error
 from resnet_cifar100.analysis.figures import CURVES_SIZE, draw_curves
 from resnet_cifar100.analysis.findings import (
     advise_on_predictions,
+    describe_corruptions,
     describe_predictions,
     superclass_top1,
 )
@@ -13,11 +14,13 @@ from resnet_cifar100.engine.advice import advise, top1_gap
 from resnet_cifar100.engine.report import (
     SYNTHETIC_WARNING,
     analysis,
+    code,
     duration,
     environment_tables,
     epoch_table,
     markdown_table,
     part_table,
+    plain,
     recommendations,
     settings_table,
 )
@@ -28,9 +31,8 @@ from resnet_cifar100.runtime import environment
 def render_report(material: Material, figures: Figures) -> str:
     """Return the whole report, its figures drawn; what is not known of the run is left out."""
     config = material.config
-    name = material.name.replace("<", "&lt;")
     parts = [
-        f"# {config.model} on {material.title}: report of {name}\n",
+        f"# {plain(config.model)} on {material.title}: report of {plain(material.name)}\n",
         SYNTHETIC_WARNING if material.title == "SYNTHETIC" else "",
         _identity(material),
         _section("At a glance", markdown_table(["Metric", "Value"], glance(material))),
@@ -66,11 +68,12 @@ def glance(material: Material) -> list[tuple[str, str]]:
     if evaluation:
         predictions, split = evaluation.predictions, evaluation.split
         error = calibration_error(predictions.confidence, predictions.hits)
+        calibrated = " (calibrated)" if predictions.temperature != 1 else ""
         rows += [
             (f"{split} top-1", f"{predictions.top_k(1):.2%}"),
             (f"{split} top-5", f"{predictions.top_k(5):.2%}"),
             ("right superclass", f"{superclass_top1(predictions, evaluation.names):.2%}"),
-            ("calibration error", f"{error:.1%}"),
+            (f"calibration error{calibrated}", f"{error:.1%}"),
         ]
     elif record and record.result:
         rows += [
@@ -94,35 +97,41 @@ def _identity(material: Material) -> str:
     config, stamp = material.config, material.environments[-1]
     hardware = stamp.get("gpu") or f"{stamp.get('cpu')}, {stamp.get('threads')} threads"
     facts = [
-        f"Recipe `{config.recipe}`, seed {config.seed}",
-        f"commit `{str(stamp.get('commit'))[:10]}`",
-        f"torch {stamp.get('torch')}",
-        str(hardware),
+        f"Recipe {code(config.recipe)}, seed {config.seed}",
+        f"commit {code(str(stamp.get('commit'))[:10])}",
+        f"torch {plain(stamp.get('torch'))}",
+        plain(hardware),
     ]
     if material.evaluation:
         predictions = material.evaluation.predictions
         facts.append(f"{len(predictions.labels):,} {material.evaluation.split} images")
     if material.record and material.record.status != "finished":
-        facts.append(f"**{material.record.status}**")
-    return " · ".join(facts).replace("<", "&lt;") + "\n"
+        facts.append(f"**{plain(material.record.status)}**")
+    text = " \N{MIDDLE DOT} ".join(facts) + "\n"
+    if not material.evaluation:
+        text += "\nThe weights are not here, so nothing is said of classes and confidence.\n"
+    return text
 
 
 def _findings(material: Material) -> str:
     lines = []
     if evaluation := material.evaluation:
-        lines += describe_predictions(evaluation.predictions, evaluation.names)
+        predictions, names = evaluation.predictions, evaluation.names
+        lines += describe_predictions(predictions, evaluation.confusion, names)
+        lines += describe_corruptions(evaluation.corruptions)
     text = "".join(f"- {line}\n" for line in lines)
     if material.record and material.record.history.epochs:
         text += analysis(material.record)
-    return text.replace("<", "&lt;")
+    return text
 
 
 def _advice(material: Material) -> str:
     record, evaluation = material.record, material.evaluation
     advice = advise(record) if record and record.status == "finished" else []
-    if evaluation:
-        advice += advise_on_predictions(evaluation.predictions, evaluation.names)
-    return recommendations(advice).replace("<", "&lt;")
+    if evaluation and evaluation.split != "train":
+        predictions, names = evaluation.predictions, evaluation.names
+        advice += advise_on_predictions(predictions, evaluation.confusion, names, material.title)
+    return recommendations(advice, record)
 
 
 def _training(material: Material, figures: Figures) -> str:

@@ -45,9 +45,9 @@ def class_scores(confusion: Tensor) -> ClassScores:
     )
 
 
-def merge_classes(confusion: Tensor, groups: Sequence[int]) -> Tensor:
-    """Return the confusion (G,G) of groups of classes; groups[k] is the group of class k."""
-    count, group = max(groups) + 1, torch.tensor(groups)
+def merge_classes(confusion: Tensor, groups: Sequence[int], count: int) -> Tensor:
+    """Return the confusion (G,G) of `count` groups of classes; groups[k] is that of class k."""
+    group = torch.tensor(groups)
     rows = torch.zeros(count, len(confusion), dtype=confusion.dtype).index_add(0, group, confusion)
     return torch.zeros(count, count, dtype=confusion.dtype).index_add(1, group, rows)
 
@@ -87,7 +87,8 @@ def likely_label_errors(probs: Tensor, labels: Tensor) -> Tensor:
     confident for an image if its probability, of probs (N,K), is at least the mean probability of
     that class over the images labelled with it. An image is marked if the most probable of its
     confident classes is not its label. Mistakes that a network makes with confidence look the
-    same, so most of the marked are to be looked at, not believed.
+    same, so most of the marked are to be looked at, not believed. Only images are marked whose
+    prediction is not their label and has at least half of the probability.
     """
     classes = probs.shape[1]
     own = probs.gather(1, labels[:, None]).double().squeeze(1)
@@ -95,4 +96,5 @@ def likely_label_errors(probs: Tensor, labels: Tensor) -> Tensor:
     threshold = sums / labels.bincount(minlength=classes).clamp(min=1)
     is_confident = (probs >= threshold) & (threshold > 0)
     best = torch.where(is_confident, probs, -1).argmax(dim=1)
-    return is_confident.any(dim=1) & (best != labels)
+    top, predicted = probs.max(dim=1)
+    return is_confident.any(dim=1) & (best != labels) & (predicted != labels) & (top >= 0.5)

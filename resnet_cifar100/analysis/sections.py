@@ -3,6 +3,9 @@
 import random
 from collections.abc import Sequence
 
+import torch
+from torch import Tensor
+
 from resnet_cifar100.analysis import charts
 from resnet_cifar100.analysis.calibration import calibration_error
 from resnet_cifar100.analysis.findings import Names
@@ -18,12 +21,13 @@ from resnet_cifar100.analysis.scores import (
     merge_classes,
     risk_coverage,
 )
-from resnet_cifar100.engine.report import markdown_table
+from resnet_cifar100.engine.report import markdown_table, plain
 
 PAIRS = 12  # in the table of confused pairs; half of them are shown
 HIGHEST_LOSSES = 24
 EACH_KIND = 16  # of right and of wrong answers in the gallery
 HEATED = 8  # pictures with a heat map
+TRUSTED = 0.5  # top-1 of a network whose doubts about a label are worth reading
 RISKS = (0.01, 0.05, 0.10)  # of which the report says how much can be answered
 
 
@@ -31,7 +35,7 @@ def classes_section(evaluation: Evaluation, figures: Figures) -> str:
     """Return scores and confusion of superclasses and classes."""
     names = evaluation.names
     fine = class_scores(evaluation.confusion)
-    merged = merge_classes(evaluation.confusion, names.fine_to_coarse)
+    merged = merge_classes(evaluation.confusion, names.fine_to_coarse, len(names.coarse))
     coarse = class_scores(merged)
     return "\n".join(
         [
@@ -50,7 +54,7 @@ def classes_section(evaluation: Evaluation, figures: Figures) -> str:
             ),
             "<details><summary>Precision, recall and F1 of every superclass</summary>\n",
             "A prediction is right here if it is any class of the right superclass.\n",
-            scores_table("Superclass", names.coarse, coarse),
+            scores_table("Superclass", names.in_markdown.coarse, coarse),
             "</details>\n",
             "### Classes\n",
             figures.add(
@@ -60,7 +64,7 @@ def classes_section(evaluation: Evaluation, figures: Figures) -> str:
                 lambda figure: charts.draw_fine_matrix(figure, evaluation.confusion, names),
             ),
             "<details><summary>Precision, recall and F1 of every class</summary>\n",
-            scores_table("Class", names.fine, fine),
+            scores_table("Class", names.in_markdown.fine, fine),
             "</details>\n",
         ]
     )
@@ -85,40 +89,48 @@ def mistakes_section(evaluation: Evaluation, figures: Figures, *, with_images: b
     """Return the most confused pairs and the images with the highest loss."""
     names, predictions = evaluation.names, evaluation.predictions
     pairs = confused_pairs(evaluation.confusion, PAIRS)
-    marked = likely_label_errors(predictions.probs, predictions.labels)
-    worst = predictions.losses.argsort(descending=True, stable=True)[:HIGHEST_LOSSES].tolist()
-    parts = ["### Most confused pairs\n", _pair_table(pairs, names)]
+    parts = ["### Most confused pairs\n", _pair_table(pairs, names.in_markdown)]
     if with_images:
         tiles = [tile for pair in pairs[: PAIRS // 2] for tile in _pair_tiles(evaluation, pair)]
         parts.append(_gallery(figures, "pairs", "Images of the most confused pairs", tiles))
-    parts += [
-        "### Highest losses\n",
-        f"{int(marked.sum()):,} images are confidently given another class than their label "
-        "(confident learning, Northcutt et al. 2021). The label may be wrong, or the network; "
-        "those among the highest losses are marked with a question mark.\n",
+    parts.append("### Highest losses\n")
+    marked = torch.zeros_like(predictions.hits)
+    if evaluation.split != "train" and predictions.top_k(1) >= TRUSTED:  # else they say little
+        marked = likely_label_errors(predictions.probs, predictions.labels)
+        parts.append(
+            f"{int(marked.sum()):,} images are confidently given another class than their label "
+            "(confident learning, Northcutt et al. 2021). The label may be wrong, or the network; "
+            "those among the highest losses are marked with a question mark.\n"
+        )
+    worst = predictions.losses.argsort(descending=True, stable=True)[:HIGHEST_LOSSES].tolist()
+    table = _loss_table(evaluation, worst, marked)
+    if not with_images:
+        return "\n".join([*parts, table])
+    tiles = [
+        tile_of(predictions, evaluation.images, names.fine, index, "  ?" if marked[index] else "")
+        for index in worst
     ]
-    if with_images:
-        notes = {index: "  ?" if marked[index] else "" for index in worst}
-        tiles = [
-            tile_of(predictions, evaluation.images, names.fine, index, note)
-            for index, note in notes.items()
-        ]
-        parts.append(_gallery(figures, "losses", "The images with the highest loss", tiles))
+    parts += [
+        _gallery(figures, "losses", "The images with the highest loss", tiles),
+        f"<details><summary>The same as a table</summary>\n\n{table}\n</details>\n",
+    ]
+    return "\n".join(parts)
+
+
+def _loss_table(evaluation: Evaluation, indices: Sequence[int], marked: Tensor) -> str:
+    names, predictions = evaluation.names.in_markdown.fine, evaluation.predictions
     rows = [
         (
             index,
-            names.fine[predictions.labels[index]] + (" ?" if marked[index] else ""),
+            names[int(predictions.labels[index])] + (" ?" if marked[index] else ""),
             f"{predictions.probs[index, predictions.labels[index]]:.1%}",
-            names.fine[predictions.predicted[index]],
+            names[int(predictions.predicted[index])],
             f"{predictions.confidence[index]:.1%}",
         )
-        for index in worst
+        for index in indices
     ]
     head = [f"Index in {evaluation.split}", "Label", "Its probability", "Predicted", "Confidence"]
-    parts += ["<details><summary>The same as a table</summary>\n"] if with_images else []
-    parts.append(markdown_table(head, rows))
-    parts += ["</details>\n"] if with_images else []
-    return "\n".join(parts)
+    return markdown_table(head, rows)
 
 
 def _pair_table(pairs: Sequence[Pair], names: Names) -> str:
@@ -164,10 +176,11 @@ def gallery_section(evaluation: Evaluation, figures: Figures) -> str:
     tiles = [tile_of(predictions, evaluation.images, names.fine, index) for index in shown]
     heated = draw.sample(right, min(HEATED // 2, len(right)))
     heated += draw.sample(wrong, min(HEATED - len(heated), len(wrong)))
-    plain = [tile_of(predictions, evaluation.images, names.fine, index) for index in heated]
+    pictures = [tile_of(predictions, evaluation.images, names.fine, index) for index in heated]
     heats = grad_cam(evaluation.bundle, evaluation.images[heated], predictions.predicted[heated])
     looked = [
-        Tile(tile.image, "", tile.is_right, heat) for tile, heat in zip(plain, heats, strict=True)
+        Tile(tile.image, "", tile.is_right, heat)
+        for tile, heat in zip(pictures, heats, strict=True)
     ]
     return "\n".join(
         [
@@ -175,8 +188,8 @@ def gallery_section(evaluation: Evaluation, figures: Figures) -> str:
             "what the picture was taken for, with the confidence.\n",
             _gallery(figures, "answers", "Right and wrong answers drawn at random", tiles),
             "### Where it looked\n",
-            "Grad-CAM: what is bright spoke for the answer. The maps have only 3x3 to 4x4 cells.\n",
-            _gallery(figures, "gradcam", "Pictures and their heat maps", plain + looked),
+            "Grad-CAM: what is bright spoke for the answer. The maps have a few cells a side.\n",
+            _gallery(figures, "gradcam", "Pictures and their heat maps", pictures + looked),
         ]
     )
 
@@ -197,25 +210,27 @@ def confidence_section(evaluation: Evaluation, figures: Figures) -> str:
     """Return calibration, confidence and risk."""
     predictions, calibration = evaluation.predictions, evaluation.bundle.calibration
     raw = predictions.logits.softmax(dim=1).amax(dim=1)
-    lines = [
-        f"Expected calibration error as trained: {calibration_error(raw, predictions.hits):.1%}."
-    ]
+    error = calibration_error(raw, predictions.hits)
+    lines = [f"Expected calibration error as trained: {error:.1%}."]
     if predictions.temperature != 1:
         error = calibration_error(predictions.confidence, predictions.hits)
-        lines.append(
-            f"With temperature {predictions.temperature:.3f} ({calibration.source}): {error:.1%}."
-        )
+        source = plain(calibration.source)
+        lines.append(f"With temperature {predictions.temperature:.3f} ({source}): {error:.1%}.")
     else:
         lines.append(
             "Not calibrated: training with `--val-size 5000` holds out images, and "
             "`python -m resnet_cifar100 calibrate` fits a temperature on them. "
             "The test set never does."
         )
+    if evaluation.split == "val":
+        lines.append("These images chose the weights, so they flatter them.")
     coverage, risk = risk_coverage(predictions.confidence, predictions.hits)
     for most in RISKS:
         allowed = coverage[risk <= most]
         share = float(allowed.max()) if len(allowed) else 0.0
-        lines.append(f"With at most {most:.0%} errors it can answer {share:.0%} of the images.")
+        lines.append(
+            f"With {most:.0%} errors it could have answered {share:.0%} of the images, its surest."
+        )
     return "\n".join(
         [
             "".join(f"- {line}\n" for line in lines),
@@ -237,14 +252,13 @@ def corruptions_section(evaluation: Evaluation, figures: Figures) -> str:
         (name, *(f"{curve[severity]:.1%}" for severity in severities))
         for name, curve in curves.items()
     ]
-    spread = max(
-        (curve[0] * (1 - curve[0]) / evaluation.corrupted) ** 0.5 for curve in curves.values()
-    )
+    shares = [top1 for curve in curves.values() for top1 in curve.values()]
+    spread = max((top1 * (1 - top1) / evaluation.corrupted) ** 0.5 for top1 in shares)
     return "\n".join(
         [
             f"Top-1 on the same {evaluation.corrupted:,} images of {evaluation.split}, as many of "
             f"each class, corrupted with the constants of CIFAR-10-C (Hendrycks and Dietterich "
-            f"2019). The standard error of one figure is {100 * spread:.1f} points.\n",
+            f"2019). The standard error of a figure is up to {100 * spread:.1f} points.\n",
             figures.add(
                 "corruptions",
                 "Top-1 against the severity of noise, blur, low contrast and JPEG",

@@ -30,6 +30,7 @@ for _name, _colours in _HEAT.items():
 def _theme(page: str, ink: str, faint: str, cycle: tuple[str, ...], heat: str) -> dict[str, Any]:
     return {
         "font.size": 10,
+        "text.parse_math": False,  # a name may have dollar signs
         "axes.spines.top": False,
         "axes.spines.right": False,
         "axes.titleweight": "bold",

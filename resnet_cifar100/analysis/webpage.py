@@ -2,7 +2,6 @@
 
 import base64
 import re
-from html import escape
 from pathlib import Path
 
 from markdown_it import MarkdownIt
@@ -57,13 +56,14 @@ summary { cursor: pointer; color: var(--mark); margin: .75rem 0; }
 """
 
 _PICTURE = re.compile(r'(src|srcset)="(figures/[\w-]+\.png)"')
-_HEADING = re.compile(r"<h2>(.*?)</h2>")
+_TITLE, _HEADING = re.compile(r"<h1>(.*?)</h1>"), re.compile(r"<h2>(.*?)</h2>")
+_TAG = re.compile(r"<[^>]*>")
 
 
 def render_page(markdown: str, folder: Path) -> str:
     """Return Markdown as a page of HTML that needs no other file, pictures of `folder` included."""
     body = MarkdownIt("commonmark", {"html": True}).enable("table").render(markdown)
-    title = escape(markdown.splitlines()[0].removeprefix("# "))
+    title = _TAG.sub("", _TITLE.findall(body)[0])
     headings = _HEADING.findall(body)
     body = _HEADING.sub(lambda match: f'<h2 id="{_anchor(match[1])}">{match[1]}</h2>', body)
     body = body.replace("<table>", '<div class="scroll"><table>').replace(

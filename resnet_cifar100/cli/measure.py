@@ -32,22 +32,14 @@ def evaluate(
         device: auto, cpu, cuda, mps.
     """
     from resnet_cifar100.bundle import load_bundle
-    from resnet_cifar100.data.cifar100 import load_dataset, training_splits
     from resnet_cifar100.engine.evaluate import evaluate as measure
-    from resnet_cifar100.runtime import choose_device
+    from resnet_cifar100.engine.evaluate import load_split
+    from resnet_cifar100.runtime import choose_device, keep_freed_memory
 
+    keep_freed_memory()
     checkpoint_path = checkpoint_path or default_checkpoint()
-    bundle = load_bundle(checkpoint_path)
-    config = Config.from_json(bundle.provenance["config"])
-    config = dataclasses.replace(config, data_dir=data_dir or config.data_dir)
-    target = choose_device(device)
-    dataset = load_dataset(config)
-    train_split, val_split = training_splits(dataset, config)
-    chosen = {"test": dataset.test, "val": val_split, "train": train_split}[split]
-    if chosen is None:
-        raise ConfigError(
-            "--split val needs a run that held images out (train with --val-size 5000)"
-        )
+    bundle, target = load_bundle(checkpoint_path), choose_device(device)
+    dataset, chosen = load_split(bundle, split, data_dir)
     metrics = measure(bundle.to(target).logits, chosen.to(target))
     say(f"{checkpoint_path} on {dataset.title} {split} ({len(chosen.labels):,} images)")
     table = Table()

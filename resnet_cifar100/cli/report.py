@@ -8,6 +8,7 @@ from rich.table import Table
 
 from resnet_cifar100.cli.measure import default_checkpoint
 from resnet_cifar100.cli.screen import console, say
+from resnet_cifar100.config import BEST_MODEL
 from resnet_cifar100.errors import ConfigError
 
 
@@ -27,23 +28,26 @@ def analyze(
         path: A best_model.pth or .safetensors file, or the folder of a run; by default your own
             checkpoints/best_model.pth, else the weights that come with the repository.
         record: Folder of the run that made the weights, where it is not beside them.
-        out: Folder to write to; by default reports/ and the name of the file or run.
+        out: Folder to write to; by default reports/ and the name of the run, folder or file.
         split: test, or the val or train images of that run.
         images: Show pictures of the data set. Leave them out of what you publish.
         corruption_images: Images that are corrupted with noise, blur, low contrast and JPEG;
-            0 leaves this out.
+            at least one of each class, and 0 leaves this out.
         data_dir: Folder that holds cifar-100-python; by default the one that the run used.
         device: auto, cpu, cuda, mps.
     """
     from resnet_cifar100.analysis.analyze import Options
     from resnet_cifar100.analysis.analyze import analyze as write_report
     from resnet_cifar100.analysis.report import glance
-    from resnet_cifar100.runtime import choose_device
+    from resnet_cifar100.runtime import choose_device, keep_freed_memory
 
     if corruption_images < 0:
         raise ConfigError(f"--corruption-images must be 0 or more, got {corruption_images}")
+    keep_freed_memory()
     path = path or default_checkpoint()
-    out = out or Path("reports") / (path.resolve().name if path.is_dir() else path.stem)
+    is_named = path.is_file() and path.stem != BEST_MODEL.stem
+    folder = path.resolve() if path.is_dir() else path.resolve().parent
+    out = out or Path("reports") / (path.stem if is_named else folder.name)
     options = Options(
         split=split,
         data_dir=data_dir,
@@ -52,6 +56,8 @@ def analyze(
         corrupted=corruption_images,
     )
     material = write_report(path, record, out, options, say)
+    if material.title == "SYNTHETIC":
+        say("SYNTHETIC data: none of these figures says anything about CIFAR-100.", "bold yellow")
     for metric, value in glance(material):
         say(f"  {metric:<20} {value}")
     say(f"Open {out / 'report.html'} in a browser; {out / 'report.md'} is the same as Markdown.")
@@ -67,14 +73,18 @@ def compare(
             alone count as one experiment.
         out: Folder to write to.
     """
-    from resnet_cifar100.analysis.compare import HEAD, group_rows
+    from resnet_cifar100.analysis.compare import HEAD, cautions, group_rows
     from resnet_cifar100.analysis.compare import compare as write_comparison
 
     groups = write_comparison(runs, out)
+    if groups[0].runs[0].record.title == "SYNTHETIC":
+        say("SYNTHETIC data: none of these figures says anything about CIFAR-100.", "bold yellow")
     table = Table()
     for index, name in enumerate(HEAD):
         table.add_column(name, justify="right" if index else "left")
     for row in group_rows(groups):
         table.add_row(*row)
     console.print(table)
+    for caution in cautions(groups):
+        say(caution)
     say(f"Open {out / 'report.html'} in a browser; {out / 'report.md'} is the same as Markdown.")

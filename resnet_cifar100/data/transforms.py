@@ -33,9 +33,9 @@ class Crops:
         else:
             images = F.pad(images, (0, 0) + (padding,) * 4)
         views = torch.cat([images, images.flip(2)])
-        row = self.width * self.channels
-        starts = (views.numel() - row) // self.channels + 1
-        self.rows = views.view(-1).as_strided((starts, row), (self.channels, 1))  # they overlap
+        self.pixels = views.view(-1, self.channels)
+        # Elsewhere, on MPS for one, the rows, which overlap, might all be copied first: 12 GB.
+        self.has_views = images.device.type in ("cpu", "cuda")
 
     def cut(self, chosen: Tensor, offsets: Tensor, flips: Tensor) -> Tensor:
         """Cut a window out of each of the `chosen` images and mirror the marked ones.
@@ -49,8 +49,16 @@ class Crops:
         left = torch.where(flips, 2 * self.padding - left, left)
         first = (view * padded_height + top) * padded_width + left
         down = torch.arange(self.height, device=first.device) * padded_width
-        windows = self.rows.index_select(0, (first[:, None] + down).flatten())
+        windows = self._rows((first[:, None] + down).flatten())
         return windows.view(-1, self.height, self.width, self.channels).permute(0, 3, 1, 2)
+
+    def _rows(self, starts: Tensor) -> Tensor:
+        """Return rows of `width` pixels that begin at the pixels `starts`."""
+        if not self.has_views:
+            return self.pixels[starts[:, None] + torch.arange(self.width, device=starts.device)]
+        every = len(self.pixels) - self.width + 1
+        shape = (every, self.width * self.channels)
+        return self.pixels.as_strided(shape, (self.channels, 1)).index_select(0, starts)
 
 
 def _mirrored(size: int, padding: int) -> Tensor:

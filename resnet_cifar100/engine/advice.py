@@ -12,6 +12,7 @@ KNOWN_BY_HEART = 0.95  # train top-1 on augmented images
 LEVEL = 0.005  # of the highest held-out top-1: a curve this close to it has stopped improving
 EARLY = 0.95  # of the run: a curve level before this could have stopped
 RISING = 0.01  # held-out top-1 gained in the last tenth of a run that is not at its end yet
+WIDEST = 8.0  # that --width allows
 DIP, DIPS = 0.02, 3  # falls of held-out top-1 from one epoch to the next, and how many are many
 
 
@@ -27,11 +28,11 @@ class Plateau(NamedTuple):
     """Where the held-out curve stops improving: 0-based epoch, and what stopping there costs."""
 
     epoch: int
-    cost: float  # of top-1: highest of the run less that of the epoch
+    cost: float  # top-1 of the weights that the run keeps, less that of the epoch
 
 
 def advise(record: RunRecord) -> list[Advice]:
-    """Return what the record gives reason to try, the most promising first; often nothing.
+    """Return what the record gives reason to try; often nothing.
 
     The rules are readings of one run. Each names what it saw, so that it can be doubted.
     """
@@ -41,7 +42,7 @@ def advise(record: RunRecord) -> list[Advice]:
 
 
 def find_plateau(record: RunRecord) -> Plateau | None:
-    """Return from where on the smoothed held-out curve stays within `LEVEL` of its highest.
+    """Return after which epoch the smoothed held-out curve never gets `LEVEL` higher.
 
     None for runs shorter than `LEAST_EPOCHS`.
     """
@@ -50,7 +51,8 @@ def find_plateau(record: RunRecord) -> Plateau | None:
         return None
     smooth = smoothed(held)
     epoch = next(i for i, value in enumerate(smooth) if value >= max(smooth) - LEVEL)
-    return Plateau(epoch, max(held) - held[epoch])
+    kept = max(held) if record.history.held_out == "val" else held[-1]
+    return Plateau(epoch, kept - held[epoch])
 
 
 def held_out_top1(record: RunRecord) -> list[float]:
@@ -60,8 +62,8 @@ def held_out_top1(record: RunRecord) -> list[float]:
 
 
 def smoothed(values: Sequence[float]) -> list[float]:
-    """Return the mean over a window of a twentieth of the curve around each point."""
-    reach = len(values) // 40
+    """Return means over a twentieth of the curve, at least three points, around each point."""
+    reach = -(-len(values) // 40)
     windows = (values[max(0, i - reach) : i + reach + 1] for i in range(len(values)))
     return [sum(window) / len(window) for window in windows]
 
@@ -73,19 +75,19 @@ def top1_gap(record: RunRecord) -> float:
 
 def _stop_earlier(record: RunRecord) -> Iterator[Advice]:
     plateau, epochs = find_plateau(record), len(record.history.epochs)
-    if plateau is None or plateau.epoch + 1 > EARLY * epochs:
+    if plateau is None or not _is_early(plateau, epochs):
         return
-    split = record.history.held_out
     evidence = (
-        f"From epoch {plateau.epoch + 1} of {epochs} on, the smoothed {split} curve stays within "
-        f"{100 * LEVEL:g} points of its highest. Stopping there would have cost "
+        f"After epoch {plateau.epoch + 1} of {epochs} the smoothed {record.history.held_out} "
+        f"curve never gets {100 * LEVEL:g} points higher. Stopping there would have cost "
         f"{100 * plateau.cost:.2f} points and saved {1 - (plateau.epoch + 1) / epochs:.0%} of the "
         "steps. A schedule that ends there loses less than one cut off."
-    )
-    flags = f"--epochs {plateau.epoch + 1}"
-    yield Advice(
-        "Early stopping", evidence, flags if split == "val" else f"{flags} --val-size 5000"
-    )
+    ).replace("cost -", "gained ")
+    yield Advice("Early stopping", evidence, f"--epochs {plateau.epoch + 1}")
+
+
+def _is_early(plateau: Plateau, epochs: int) -> bool:
+    return plateau.epoch + 1 <= EARLY * epochs
 
 
 def _regularise(record: RunRecord) -> Iterator[Advice]:
@@ -102,21 +104,25 @@ def _regularise(record: RunRecord) -> Iterator[Advice]:
         flags.append(f"--dropout {max(0.2, config.dropout + 0.1):.1f}")
     if config.label_smoothing < 0.1:
         flags.append("--label-smoothing 0.1")
-    yield Advice("Stronger regularisation", evidence, " ".join(flags or ["--weight-decay 0.001"]))
+    doubled = f"--weight-decay {2 * config.weight_decay or 5e-4:g}"
+    yield Advice("Stronger regularisation", evidence, " ".join(flags or [doubled]))
 
 
 def _augment(record: RunRecord) -> Iterator[Advice]:
     train, config = record.history.epochs[-1]["train/top1"], record.config
-    if train < KNOWN_BY_HEART or top1_gap(record) < WIDE_GAP:
+    flags = [] if config.crop_fill == "reflect" else ["--crop-fill reflect"]
+    if not config.flip:
+        flags.append("--flip")
+    elif not config.alternating_flip:
+        flags.append("--alternating-flip")
+    if train < KNOWN_BY_HEART or top1_gap(record) < WIDE_GAP or not flags:
         return
     evidence = (
-        f"After the last epoch {train:.2%} of the training images are recognised although they are "
-        "augmented: they no longer teach anything. Cutout, Mixup and CutMix, which go further than "
-        "these flags, are not among the settings yet."
+        f"In the last epoch {train:.2%} of the training images were recognised although they were "
+        "augmented: few of them teach anything more. Cutout, Mixup and CutMix, which go further "
+        "than these flags, are not among the settings yet."
     )
-    flags = [] if config.crop_fill == "reflect" else ["--crop-fill reflect"]
-    flags += [] if config.alternating_flip else ["--alternating-flip"]
-    yield Advice("Enhanced augmentation", evidence, " ".join(flags or ["--crop-padding 4"]))
+    yield Advice("Enhanced augmentation", evidence, " ".join(flags))
 
 
 def _lower_lr(record: RunRecord) -> Iterator[Advice]:
@@ -159,11 +165,13 @@ def _higher_lr(record: RunRecord) -> Iterator[Advice]:
 
 def _train_longer(record: RunRecord) -> Iterator[Advice]:
     held, epochs = held_out_top1(record), len(record.history.epochs)
-    if epochs < 2:
+    if epochs == 1:
+        yield from _begin(record)
         return
     tenth = max(1, epochs // 10)
     gain = held[-1] - held[-1 - tenth]
-    if gain < RISING:
+    plateau = find_plateau(record)
+    if gain < RISING or (plateau and _is_early(plateau, epochs)):
         return
     last = "epoch" if tenth == 1 else f"{tenth} epochs"
     evidence = (
@@ -171,18 +179,31 @@ def _train_longer(record: RunRecord) -> Iterator[Advice]:
         f"last {last} of {epochs}; train top-1 ends at "
         f"{record.history.epochs[-1]['train/top1']:.1%}."
     )
-    yield Advice("Longer training", evidence, f"--epochs {2 * epochs}")
+    longer = max(2 * epochs, record.config.epochs + 1)  # a run may have stopped early
+    yield Advice("Longer training", evidence, f"--epochs {longer}")
+
+
+def _begin(record: RunRecord) -> Iterator[Advice]:
+    """Advise on a run of one epoch, which has no curve yet."""
+    if _is_underfitted(record):
+        evidence = (
+            f"After its only epoch train top-1 is {record.history.epochs[-1]['train/top1']:.1%} "
+            f"and {record.history.held_out} top-1 {held_out_top1(record)[-1]:.1%}."
+        )
+        yield Advice("Longer training", evidence, "--epochs 10")
 
 
 def _widen(record: RunRecord) -> Iterator[Advice]:
-    if len(record.history.epochs) < LEAST_EPOCHS or not _is_underfitted(record):
+    wider = 2 * record.config.width
+    is_short = len(record.history.epochs) < LEAST_EPOCHS
+    if is_short or not _is_underfitted(record) or wider > WIDEST:
         return
     evidence = (
         f"Train top-1 ends at {record.history.epochs[-1]['train/top1']:.2%}, "
         f"{100 * top1_gap(record):.1f} points above {record.history.held_out}: "
         "the network does not fit its own training images."
     )
-    yield Advice("Larger network", evidence, f"--width {2 * record.config.width:g}")
+    yield Advice("Larger network", evidence, f"--width {wider:g}")
 
 
 def _is_underfitted(record: RunRecord) -> bool:

@@ -1,15 +1,47 @@
 """Run a network over a split and measure."""
 
+import dataclasses
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from resnet_cifar100.bundle import Bundle
+from resnet_cifar100.config import Config
+from resnet_cifar100.data.cifar100 import Dataset, load_dataset, training_splits
 from resnet_cifar100.data.loader import Split
 from resnet_cifar100.engine.metrics import Metrics, MetricSums
+from resnet_cifar100.errors import ConfigError, DataError
 
 EVAL_BATCH_SIZE = 500
+SplitName = Literal["test", "val", "train"]
+
+
+def load_split(bundle: Bundle, name: SplitName, data_dir: Path | None) -> tuple[Dataset, Split]:
+    """Return the data set that a network was trained on, and the split of this name of its run.
+
+    Raises:
+        ConfigError: for val, where that run held nothing out.
+        DataError: where that data set cannot be had.
+    """
+    title, config = bundle.provenance["dataset"], Config.from_json(bundle.provenance["config"])
+    config = dataclasses.replace(config, data_dir=data_dir or config.data_dir)
+    dataset = load_dataset(config)
+    if dataset.title != title:
+        raise DataError(
+            f"the weights were trained on {title}, and only {dataset.title} can be had: "
+            "--data-dir names another folder"
+        )
+    train, val = training_splits(dataset, config)
+    split = {"test": dataset.test, "val": val, "train": train}[name]
+    if split is None:
+        raise ConfigError(
+            "--split val needs a run that held images out (train with --val-size 5000)"
+        )
+    return dataset, split
 
 
 def eval_batches(split: Split) -> Iterator[tuple[Tensor, Tensor]]:

@@ -21,6 +21,10 @@ from resnet_cifar100.errors import CheckpointError
 from resnet_cifar100.storage import replace_file
 
 Row = dict[str, Any]
+TITLES = ("CIFAR-100", "SYNTHETIC")
+_EPOCH_KEYS = ("epoch", "train/loss", "train/top1", "lr", "train_seconds", "speed/images_per_s")
+_STEP_KEYS = ("step", "train/loss", "lr", "train_seconds")
+_MEASURED = ("loss", "top1", "top5")
 
 
 @dataclass
@@ -78,14 +82,39 @@ def load_record(folder: Path) -> RunRecord:
             train_seconds=summary.pop("train_seconds"),
             warmup_seconds=summary.pop("warmup_seconds", 0.0),
         )
-        return RunRecord(
+        record = RunRecord(
             config=Config.from_json((folder / "config.json").read_text()),
             environments=json.loads((folder / "env.json").read_text()),
             history=history,
             **summary,
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        _check(record)
+        return record
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{folder} does not hold the record of a run ({error})") from error
+
+
+def _check(record: RunRecord) -> None:
+    """Refuse with a ValueError what is not as `save` writes it."""
+    split = record.history.held_out
+    rows = [
+        (record.history.epochs, [*_EPOCH_KEYS, *(f"{split}/{key}" for key in _MEASURED)]),
+        (record.history.steps, _STEP_KEYS),
+        ([record.result] if record.result else [], [f"test/{key}" for key in _MEASURED]),
+        ([vars(record)], ["parameters", "multiply_adds", "steps_per_epoch"]),
+        ([vars(record.history)], ["train_seconds", "warmup_seconds"]),
+    ]
+    for several, keys in rows:
+        for row in several:
+            if faults := [key for key in keys if not isinstance(row.get(key), int | float)]:
+                raise ValueError(f"no number for {', '.join(faults)}")
+    environments = record.environments
+    if not (environments and all(isinstance(one, dict) for one in environments)):
+        raise ValueError("no environment")
+    if record.title not in TITLES or record.steps_per_epoch < 1:
+        raise ValueError("no data set of this project")
+    if record.result and not {"epoch", "chosen_by"} <= record.result.keys():
+        raise ValueError("a result without its epoch")
 
 
 def _json_lines(rows: Sequence[Row]) -> str:

@@ -1,6 +1,7 @@
 """The Markdown log of a run, rendered from its record while it trains and afterwards."""
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from datetime import timedelta
 
@@ -23,10 +24,13 @@ SYNTHETIC_WARNING = (
 )
 
 
+_MARKS = re.compile(r"[\\`*\[\]|~]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
+
+
 def render_markdown(record: RunRecord) -> str:
     """Return the whole page; the same record gives the same text."""
     parts = [
-        f"# Training log: {record.config.model} on {record.title}\n",
+        f"# Training log: {plain(record.config.model)} on {record.title}\n",
         SYNTHETIC_WARNING if record.title == "SYNTHETIC" else "",
         _status(record),
         "## Results\n\n" + _results(record),
@@ -44,7 +48,20 @@ def render_markdown(record: RunRecord) -> str:
 def markdown_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """Return a Markdown table."""
     lines = [head, ["---"] * len(head), *rows]
-    return "".join("| " + " | ".join(map(_cell, line)) + " |\n" for line in lines)
+    return "".join("| " + " | ".join(map(str, line)) + " |\n" for line in lines)
+
+
+def plain(value: object) -> str:
+    """Return a value, a list as running text, so that nothing in it is Markdown, HTML or a line."""
+    text = " ".join(map(str, value)) if isinstance(value, list) else str(value)
+    text = " ".join(text.replace("&", "&amp;").replace("<", "&lt;").split())
+    return _MARKS.sub(r"\\\g<0>", text)
+
+
+def code(value: object) -> str:
+    """Return a value as Markdown shows code, also in a table."""
+    text = " ".join(str(value).split())
+    return "`" + text.replace("`", "'").replace("|", "\\|") + "`"
 
 
 def result_rows(record: RunRecord) -> list[tuple[str, str]]:
@@ -52,7 +69,7 @@ def result_rows(record: RunRecord) -> list[tuple[str, str]]:
     rows: list[tuple[str, str]] = []
     epochs = record.history.epochs
     if record.result:
-        chosen = f"epoch {record.result['epoch'] + 1}, {record.result['chosen_by']}"
+        chosen = f"epoch {record.result['epoch'] + 1}, {plain(record.result['chosen_by'])}"
         rows += [
             (f"**Test top-1** ({chosen})", f"**{record.result['test/top1']:.2%}**"),
             ("Test top-5", f"{record.result['test/top5']:.2%}"),
@@ -87,43 +104,56 @@ def analysis(record: RunRecord) -> str:
         return "No epoch is finished yet.\n"
     held = held_out_top1(record)
     best = record.history.best_epoch(f"{split}/top1")
-    highest = "its highest" if best + 1 == len(held) else f"highest {held[best]:.2%} at {best + 1}"
-    lines = [
-        f"{split.title()} top-1 ends at {held[-1]:.2%} after epoch {len(held)}, {highest}.",
+    ending = f"{split.title()} top-1 ends at {held[-1]:.2%} after epoch {len(held)}"
+    higher = f"; its highest was {held[best]:.2%}, after epoch {best + 1}."
+    lines = [ending + (higher if held[best] > held[-1] else ", its highest.")]
+    if len(epochs) > 1:
+        lines.append(_milestones(record))
+    lines.append(
         f"Train top-1 on augmented images ends at {epochs[-1]['train/top1']:.2%}: a generalisation "
-        f"gap of {100 * top1_gap(record):.1f} points.",
-    ]
-    reached = []
-    for share in (0.5, 0.9):
-        first = next(
-            row for row, top1 in zip(epochs, held, strict=True) if top1 >= share * held[-1]
-        )
-        time = duration(first["train_seconds"])
-        reached.append(f"{share:.0%} of that after epoch {first['epoch'] + 1:.0f} ({time})")
-    lines.insert(1, f"It reached {' and '.join(reached)}.")
+        f"gap of {100 * top1_gap(record):.1f} points."
+    )
     plateau = find_plateau(record)
     if plateau and plateau.epoch + 1 < len(epochs):
         lines.append(
-            f"The smoothed {split} curve is within {100 * LEVEL:g} points of its highest from "
-            f"epoch {plateau.epoch + 1} of {len(epochs)} on."
+            f"After epoch {plateau.epoch + 1} the smoothed {split} curve never gets "
+            f"{100 * LEVEL:g} points higher."
         )
     if record.result and record.title == "CIFAR-100":
         ahead = 100 * (record.result["test/top1"] - DOCUMENT_TOP1)
         lines.append(
-            f"{ahead:+.2f} points against the {DOCUMENT_TOP1:.2%} of the user's document, which is "
-            "the best of 100 epochs on the test set itself, by ResNet44V2."
+            f"{ahead:+.2f} points against the {DOCUMENT_TOP1:.2%} of the user's document, the best "
+            "of 100 epochs of ResNet44V2 on its own validation data."
         )
     return "".join(f"- {line}\n" for line in lines)
 
 
-def recommendations(advice: Sequence[Advice]) -> str:
+def _milestones(record: RunRecord) -> str:
+    """Return when half and nine tenths of the last held-out top-1 were reached."""
+    held = held_out_top1(record)
+    rows = [
+        next(row for row, top1 in zip(record.history.epochs, held, strict=True) if top1 >= aim)
+        for aim in (0.5 * held[-1], 0.9 * held[-1])
+    ]
+    half, most = (f"{row['epoch'] + 1:.0f} ({duration(row['train_seconds'])})" for row in rows)
+    return f"Half of that was reached after epoch {half}, nine tenths after epoch {most}."
+
+
+def recommendations(advice: Sequence[Advice], record: RunRecord | None) -> str:
     """Return a list of what to try next, with the figures that say so."""
-    if not advice:
-        return "Nothing in these figures gives a reason to change a setting.\n"
-    return "".join(
-        f"{number}. **{one.title}**: `{one.flags}`. {one.evidence}\n"
+    text = "".join(
+        f"{number}. **{one.title}**: {code(one.flags)}. {one.evidence}\n"
         for number, one in enumerate(advice, start=1)
     )
+    if record is None or record.status != "finished":
+        why = "The record of the run is not known" if record is None else "The run is not finished"
+        return f"{text}\n{why}, so its curves are not judged.\n"
+    if not advice:
+        return "Nothing in these figures gives a reason to change a setting.\n"
+    if record.history.held_out == "test":
+        text += "\nThe curve behind these is that of the test set, which may choose nothing: try "
+        text += "them with `--val-size 5000`.\n"
+    return text
 
 
 def duration(seconds: float) -> str:
@@ -140,7 +170,8 @@ def _epoch_seconds(record: RunRecord, row: Row) -> float:
 
 def _status(record: RunRecord) -> str:
     done, total = len(record.history.epochs), record.config.epochs
-    line = f"**Status:** {record.status}, {done} of {total} epochs, recipe `{record.config.recipe}`"
+    line = f"**Status:** {plain(record.status)}, {done} of {total} epochs, "
+    line += f"recipe {code(record.config.recipe)}"
     if record.status == "running" and done:
         measured = record.history.epochs[-1]["train_seconds"]
         rest = measured / done * (total - done) - (record.history.train_seconds - measured)
@@ -153,21 +184,25 @@ def _results(record: RunRecord) -> str:
 
 
 def _advice(record: RunRecord) -> str:
-    if record.status != "finished":
-        return "The run is not finished, so its curves are not judged yet.\n"
-    return recommendations(advise(record))
+    return recommendations(advise(record) if record.status == "finished" else [], record)
 
 
 def _quick_reference(record: RunRecord) -> str:
-    path = record.config.checkpoint_path
+    path, package = record.config.checkpoint_path, "python -m resnet_cifar100"
     usual = f"python train.py --recipe {record.config.recipe}"
     command = record.environments[0].get("command", usual)
     rows = [
-        ("The same training again", f"`{command}`"),
+        ("The same training again", code(command)),
         ("Go on with an interrupted run", "`python train.py --resume`"),
-        ("Measure the weights", f"`python -m resnet_cifar100 evaluate --checkpoint-path {path}`"),
-        ("A report of the weights", f"`python -m resnet_cifar100 analyze {path}`"),
-        ("Name a picture", f"`python -m resnet_cifar100 predict PICTURE --checkpoint-path {path}`"),
+        (
+            "Measure the weights",
+            code(f"{package} evaluate --checkpoint-path {path}"),
+        ),
+        ("A report of the weights", code(f"{package} analyze {path}")),
+        (
+            "Name a picture",
+            code(f"{package} predict PICTURE --checkpoint-path {path}"),
+        ),
         ("Web page", "`python huggingface_app/app.py`"),
     ]
     return markdown_table(["What", "Command"], rows)
@@ -216,19 +251,13 @@ def part_table(config: ModelConfig) -> str:
 def settings_table(config: Config) -> str:
     """Return every setting."""
     values = dataclasses.asdict(config)
-    return markdown_table(["Setting", "Value"], [(f"`{k}`", f"`{v}`") for k, v in values.items()])
+    return markdown_table(["Setting", "Value"], [(code(k), code(v)) for k, v in values.items()])
 
 
 def environment_tables(environments: Sequence[Row]) -> str:
     """Return a table for each session of a run: versions, hardware, commit, command."""
     sessions = [
-        markdown_table(["Session", str(number)], list(session.items()))
+        markdown_table(["Session", str(number)], [(plain(k), plain(v)) for k, v in session.items()])
         for number, session in enumerate(environments, start=1)
     ]
     return "\n".join(sessions)
-
-
-def _cell(value: object) -> str:
-    """Return a value as it may stand in a table: nothing in it is HTML or ends the cell."""
-    text = " ".join(map(str, value)) if isinstance(value, list) else str(value)
-    return text.replace("<", "&lt;").replace("|", "\\|").replace("\n", " ")

@@ -27,9 +27,8 @@ def test_the_p_value_is_that_of_welchs_test(first, second):
     assert p_value(first, second) == pytest.approx(expected, abs=1e-6)
 
 
-def test_values_that_do_not_vary_differ_or_do_not():
-    assert p_value([0.5, 0.5], [0.5, 0.5]) == 1
-    assert p_value([0.5, 0.5], [0.6, 0.6]) == 0
+def test_without_variation_nothing_is_said_of_chance():
+    assert p_value([0.5, 0.5], [0.6, 0.6]) is None
     assert p_value([0.5], [0.6, 0.7]) is None
 
 
@@ -73,27 +72,41 @@ def test_a_comparison_is_written_as_page_and_facts(tmp_path):
     assert all(source.startswith("data:image/png;base64,") for source in sources)
 
 
-def test_an_unfinished_run_is_compared_by_where_it_stands(tmp_path):
+def test_an_unfinished_run_is_shown_and_does_not_count(tmp_path):
     record = load_record(FAST[0])
     record.result, record.status = None, "interrupted: by a test"
     record.history.epochs = record.history.epochs[:5]
     record.save(tmp_path / "half")
-    groups = compare([tmp_path / "half", FAST[1]], tmp_path / "out")
-    assert groups[0].top1 == [record.history.epochs[-1]["test/top1"], 0.76]
-    assert "interrupted: by a test" in (tmp_path / "out/report.md").read_text()
+    groups = compare([tmp_path / "half", *FAST[1:], QUICK[0]], tmp_path / "out")
+    assert groups[0].top1 == [0.76, 0.7585]
+    page = (tmp_path / "out/report.md").read_text()
+    assert "interrupted: by a test" in page
+    assert "A: 1 not finished, which do not count." in page
 
 
-def test_drawn_data_is_named_where_it_is_compared(tmp_path):
-    synthetic = RECORDS / "2026-11-23_quick-SYNTHETIC"
-    compare([synthetic, QUICK[0]], tmp_path)
-    page = (tmp_path / "report.md").read_text()
-    assert "CIFAR-100 and SYNTHETIC" in page.splitlines()[0]
-    assert "drawn shapes, not CIFAR-100" in page
+def test_a_seed_taken_twice_is_pointed_out(tmp_path, capsys):
+    again = RECORDS / "2026-11-23_fast-held-out-calibration"
+    runs = [str(RECORDS / "2026-11-23_fast-held-out"), str(again)]
+    assert main(["compare", *runs, "--out", str(tmp_path)]) == 0
+    assert "seeds are taken more than once" in capsys.readouterr().out
+    assert "not all of the same commit" in (tmp_path / "report.md").read_text()
+
+
+def test_groups_never_share_a_name():
+    groups = group_runs(runs_of(sorted(path.parent for path in RECORDS.glob("*/run.json"))))
+    names = [group.name.split(": ", 1)[1] for group in groups]
+    assert len(set(names)) == len(names)
 
 
 @pytest.mark.parametrize(
     ("folders", "code"),
-    [([], 3), ([FAST[0]], 3), ([FAST[0], FAST[0]], 3), ([FAST[0], REPOSITORY / "docs"], 4)],
+    [
+        ([], 3),
+        ([FAST[0]], 3),
+        ([FAST[0], FAST[0]], 3),
+        ([FAST[0], REPOSITORY / "docs"], 4),
+        ([FAST[0], RECORDS / "2026-11-23_quick-SYNTHETIC"], 3),
+    ],
 )
 def test_what_cannot_be_compared_gets_a_sentence(folders, code, tmp_path, capsys):
     assert main(["compare", *map(str, folders), "--out", str(tmp_path / "out")]) == code
