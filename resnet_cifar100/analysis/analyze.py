@@ -71,11 +71,12 @@ def analyze(path: Path, record_dir: Path | None, out: Path, options: Options, sa
     record = _find_record(path, record_dir, bundle)
     if bundle is None and (record is None or not record.history.epochs):
         raise CheckpointError(f"{path} holds no weights and no finished epoch: nothing to analyse")
+    here = environment()  # before the files of an earlier report count as changes
     data = load_split(bundle, options.split, options.data_dir) if bundle else None
     clear_report(out)
     evaluation = _evaluate(bundle, *data, options, say) if bundle and data else None
     name = path.stem if path.is_file() else path.resolve().name
-    material = Material(name, record, evaluation, options.with_images)
+    material = Material(name, record, evaluation, here, options.with_images)
     say(f"Drawing the figures and writing {out} ...")
     if evaluation:
         write_tables(evaluation, out)
@@ -169,7 +170,7 @@ def metrics(material: Material) -> dict[str, Any]:
         "recipe": config.recipe,
         "seed": config.seed,
         "trained_with": material.environments[-1],
-        "analysed_with": environment([]),
+        "analysed_with": material.analysed_with,
     }
     if material.record:
         content["status"] = material.record.status

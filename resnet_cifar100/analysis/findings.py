@@ -16,6 +16,7 @@ ENOUGH_IMAGES = 2000  # for that error: of a perfect network it is 4% on 500, an
 WEAK = 0.10  # below the mean recall, and surely so
 ENOUGH_OF_A_CLASS = 30
 MANY_WEAK = 6  # of these are named
+HARM = 0.05  # top-1 lost to the weakest corruption
 CLOSE = 2.0  # times what errors at random would stay within the superclass
 
 
@@ -43,7 +44,7 @@ class Names:
 def superclass_top1(predictions: Predictions, names: Names) -> float:
     """Return the share of images whose predicted class is in the right superclass."""
     coarse = torch.tensor(names.fine_to_coarse)
-    return float((coarse[predictions.predicted] == coarse[predictions.labels]).float().mean())
+    return float((coarse[predictions.predicted] == coarse[predictions.labels]).double().mean())
 
 
 def describe_predictions(predictions: Predictions, confusion: Tensor, names: Names) -> list[str]:
@@ -55,7 +56,7 @@ def describe_predictions(predictions: Predictions, confusion: Tensor, names: Nam
     lines = []
     if scores.recall[ranked[0]] > scores.recall[ranked[-1]]:
         best, worst = (f"{names.fine[i]} ({scores.recall[i]:.0%})" for i in (ranked[0], ranked[-1]))
-        lines.append(f"Recognised best: {best} of its images. Worst: {worst}.")
+        lines.append(f"Recognised best: {best}; worst: {worst}.")
     wrong = 1 - predictions.top_k(1)
     if wrong > 0:
         close = (superclass_top1(predictions, names) - predictions.top_k(1)) / wrong
@@ -79,11 +80,13 @@ def describe_predictions(predictions: Predictions, confusion: Tensor, names: Nam
 
 
 def describe_corruptions(curves: Mapping[str, Mapping[int, float]]) -> list[str]:
-    """Return which corruption costs most at the lowest severity that was tried, if any was."""
+    """Return which corruption costs most at the lowest severity, if that is much."""
     if not curves:
         return []
     lowest = min(severity for severity in next(iter(curves.values())) if severity)
     name, curve = min(curves.items(), key=lambda item: item[1][lowest])
+    if curve[0] - curve[lowest] < HARM:
+        return []
     return [
         f"Most harmful of the weakest corruptions: {name}, from {curve[0]:.1%} to "
         f"{curve[lowest]:.1%}."

@@ -53,6 +53,7 @@ class Material:
     name: str
     record: RunRecord | None
     evaluation: Evaluation | None
+    analysed_with: dict[str, Any]  # versions, hardware, commit and command of this analysis
     with_images: bool = True
 
     @property

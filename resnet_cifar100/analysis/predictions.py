@@ -57,7 +57,7 @@ class Predictions:
     def top_k(self, k: int) -> float:
         """Return the share of images whose label is among the k most probable classes."""
         ranked = self.logits.topk(min(k, self.logits.shape[1])).indices
-        return float((ranked == self.labels[:, None]).any(dim=1).float().mean())
+        return float((ranked == self.labels[:, None]).any(dim=1).double().mean())
 
     def save(self, path: Path, dataset: str) -> None:
         """Write dataset, logits, labels, predicted, confidence and temperature as .npz."""

@@ -25,7 +25,6 @@ from resnet_cifar100.engine.report import (
     settings_table,
 )
 from resnet_cifar100.models.summary import summarize
-from resnet_cifar100.runtime import environment
 
 
 def render_report(material: Material, figures: Figures) -> str:
@@ -172,7 +171,7 @@ def _network(material: Material, figures: Figures) -> str:
 
 
 def _run(material: Material) -> str:
-    here = environment([])
+    here = material.analysed_with
     files = "`metrics.json`"
     if material.evaluation:
         files += ", `per_class.csv`, `per_superclass.csv`, `confusion.csv`, `predictions.npz`"

@@ -123,13 +123,13 @@ def _loss_table(evaluation: Evaluation, indices: Sequence[int], marked: Tensor) 
         (
             index,
             names[int(predictions.labels[index])] + (" ?" if marked[index] else ""),
-            f"{predictions.probs[index, predictions.labels[index]]:.1%}",
+            f"{predictions.losses[index]:.1f}",
             names[int(predictions.predicted[index])],
             f"{predictions.confidence[index]:.1%}",
         )
         for index in indices
     ]
-    head = [f"Index in {evaluation.split}", "Label", "Its probability", "Predicted", "Confidence"]
+    head = [f"Index in {evaluation.split}", "Label", "Loss", "Predicted", "Confidence"]
     return markdown_table(head, rows)
 
 

@@ -67,6 +67,7 @@ def save_figure(
     """
     with mpl.rc_context(THEMES[theme]):  # type: ignore[arg-type]
         figure = Figure(figsize=size, layout="constrained")
+        figure.get_layout_engine().set(h_pad=0.08, w_pad=0.08)
         draw(figure)
         picture = io.BytesIO()
         figure.savefig(picture, format="png", dpi=110)
