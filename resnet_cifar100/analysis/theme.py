@@ -30,6 +30,8 @@ for _name, _colours in _HEAT.items():
 def _theme(page: str, ink: str, faint: str, cycle: tuple[str, ...], heat: str) -> dict[str, Any]:
     return {
         "font.size": 10,
+        "figure.constrained_layout.h_pad": 0.12,
+        "figure.constrained_layout.w_pad": 0.08,
         "text.parse_math": False,  # a name may have dollar signs
         "axes.spines.top": False,
         "axes.spines.right": False,
@@ -67,7 +69,6 @@ def save_figure(
     """
     with mpl.rc_context(THEMES[theme]):  # type: ignore[arg-type]
         figure = Figure(figsize=size, layout="constrained")
-        figure.get_layout_engine().set(h_pad=0.08, w_pad=0.08)
         draw(figure)
         picture = io.BytesIO()
         figure.savefig(picture, format="png", dpi=110)
