@@ -25,8 +25,8 @@ from resnet_cifar100.runtime import environment
 
 HOW = (
     "`python -m resnet_cifar100 analyze` of an untrained resnet44v2 on the 10,000 test images, "
-    "1,000 of them corrupted in 12 ways, all figures drawn: a process from start to end. Medians over "
-    "{rounds} rounds, and lowest to highest."
+    "1,000 of them corrupted in 12 ways, all figures drawn: a process from start to end. Medians "
+    "over {rounds} rounds, and lowest to highest."
 )
 PEAK = "import resource, runpy, sys; sys.argv[0] = '__main__.py'\n"
 PEAK += "try: runpy.run_module('resnet_cifar100', run_name='__main__')\n"
