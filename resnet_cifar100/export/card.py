@@ -1,0 +1,56 @@
+"""The card of an exported file: what it answers, weighs and costs beside the network it is of."""
+
+from collections.abc import Mapping
+
+from resnet_cifar100.bundle import Bundle
+from resnet_cifar100.config import Config
+from resnet_cifar100.engine.report import SYNTHETIC_WARNING, code, markdown_table, plain
+from resnet_cifar100.export.forms import BATCH_SIZE, ROUNDS, Form
+from resnet_cifar100.export.quantize import CALIBRATION_IMAGES
+from resnet_cifar100.runtime import environment
+
+
+def render_card(
+    bundle: Bundle, forms: Mapping[str, Form], sizes: Mapping[str, int], images: int
+) -> str:
+    """Return the card in Markdown; the first of `forms` is what the others are compared with."""
+    config = Config.from_json(bundle.provenance["config"])
+    title = plain(bundle.provenance["dataset"])
+    first, stamp = next(iter(forms.values())), environment()
+    rows = [
+        (
+            plain(name),
+            f"{sizes[name] / 1e6:.2f} MB" if name in sizes else "",
+            f"{form.top1:.2%}",
+            f"{form.same_top1:,}",
+            f"{form.largest_difference:.1g}",
+            f"{form.images_per_s:,.0f} ({form.images_per_s / first.images_per_s:.2f})",
+            f"{form.latency_ms:.2f} ({first.latency_ms / form.latency_ms:.2f})",
+        )
+        for name, form in forms.items()
+    ]
+    head = [
+        "Form",
+        "Size",
+        "Top-1",
+        "Same class",
+        "Largest difference",
+        "Images/s",
+        "One image, ms",
+    ]
+    return "\n".join(
+        [
+            f"# {plain(config.model)} in 8-bit integers\n",
+            *([SYNTHETIC_WARNING] if title == "SYNTHETIC" else []),
+            f"Recipe {code(config.recipe)}, seed {config.seed}, on {title}. Statically quantised: "
+            "weights in int8, a scale for each channel, activations in uint8, their ranges from "
+            f"{CALIBRATION_IMAGES} training images.\n",
+            markdown_table(head, rows),
+            f"Top-1 on all {images:,} test images. Same class, and largest difference of a "
+            "probability: from the first form. Images/s in batches of "
+            f"{BATCH_SIZE}, and one image alone: medians of {ROUNDS} rounds in which the forms "
+            "take turns; in brackets how many times as fast as the first.\n",
+            f"Measured with commit {code(str(stamp['commit'])[:10])}, torch {stamp['torch']}, on "
+            f"{plain(stamp['cpu'])}, {stamp['threads']} threads.\n",
+        ]
+    )

@@ -1,0 +1,80 @@
+"""The forms of a network side by side: what each answers, weighs and costs, in one run."""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import onnxruntime  # type: ignore[import-untyped]
+import torch
+
+from resnet_cifar100.bundle import Bundle, Judge
+
+Predict = Callable[[np.ndarray], np.ndarray]
+BATCH_SIZE = 500
+ROUNDS = 5
+
+
+class Form(NamedTuple):
+    """What was measured of one form: top-1 in 0..1, and speeds as medians over rounds."""
+
+    top1: float
+    same_top1: int  # images with the same most probable class as the first form's
+    largest_difference: float  # of a probability, from the first form's
+    images_per_s: float  # in batches of 500
+    latency_ms: float  # of one image
+
+
+def eager(bundle: Bundle) -> Predict:
+    """Return the network in PyTorch: uint8 images (N,3,32,32) -> probs (N,K)."""
+    judge = Judge(bundle).eval()
+
+    def predict(images: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            probs: np.ndarray = judge(torch.from_numpy(images))[0].numpy()
+        return probs
+
+    return predict
+
+
+def onnx(path: Path) -> Predict:
+    """Return an ONNX file of this project in ONNX Runtime, on the CPU."""
+    session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
+    return lambda images: session.run(["probs"], {"images": images})[0]
+
+
+def predict_all(predict: Predict, images: np.ndarray) -> np.ndarray:
+    """Return probs (N,K) of uint8 images (N,3,32,32), batch by batch."""
+    starts = range(0, len(images), BATCH_SIZE)
+    return np.concatenate([predict(images[i : i + BATCH_SIZE]) for i in starts])
+
+
+def compare_forms(
+    forms: Mapping[str, Predict], images: np.ndarray, labels: np.ndarray
+) -> dict[str, Form]:
+    """Measure each form on uint8 images (N,3,32,32); speeds take turns, so that ratios hold."""
+    probs = {name: predict_all(predict, images) for name, predict in forms.items()}
+    first = next(iter(probs.values()))
+    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in forms}
+    for _ in range(ROUNDS):
+        for name, predict in forms.items():
+            batch, single = _seconds(predict, images[:BATCH_SIZE]), _seconds(predict, images[:1])
+            seconds[name].append((batch / len(images[:BATCH_SIZE]), single))
+    return {
+        name: Form(
+            top1=float((own.argmax(1) == labels).mean()),
+            same_top1=int((own.argmax(1) == first.argmax(1)).sum()),
+            largest_difference=float(np.abs(own - first).max()),
+            images_per_s=1 / statistics.median(batch for batch, _ in seconds[name]),
+            latency_ms=1000 * statistics.median(single for _, single in seconds[name]),
+        )
+        for name, own in probs.items()
+    }
+
+
+def _seconds(predict: Predict, images: np.ndarray) -> float:
+    started = time.perf_counter()
+    predict(images)
+    return time.perf_counter() - started

@@ -1,0 +1,115 @@
+import io
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from rich.console import Console
+
+from resnet_cifar100.bundle import load_bundle
+from resnet_cifar100.cli import main
+from resnet_cifar100.config import SHIPPED_MODEL, Config
+from resnet_cifar100.data.cifar100 import load_dataset
+from resnet_cifar100.engine.trainer import fit
+from resnet_cifar100.export.forms import compare_forms, eager, predict_all
+from resnet_cifar100.export.forms import onnx as run_onnx
+from resnet_cifar100.export.onnx import save_onnx
+from resnet_cifar100.export.quantize import save_int8
+from resnet_cifar100.serve.networks import open_network
+from tests.conftest import REPOSITORY
+
+
+@pytest.fixture(scope="module")
+def bundle():
+    return load_bundle(REPOSITORY / SHIPPED_MODEL)
+
+
+@pytest.fixture(scope="module")
+def images(tiny_data_dir):
+    return load_dataset(Config(dataset="synthetic", data_dir=tiny_data_dir)).train.images.numpy()
+
+
+@pytest.fixture(scope="module")
+def files(bundle, images, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("exports")
+    save_onnx(bundle, folder / "model.onnx")
+    save_int8(folder / "model.onnx", folder / "int8.onnx", images[:200])
+    return folder / "model.onnx", folder / "int8.onnx"
+
+
+def test_the_file_is_a_third_of_the_size_and_still_says_what_it_is(files):
+    whole, small = files
+    assert small.stat().st_size < whole.stat().st_size / 3
+    assert small.stat().st_size < 8_000_000
+    onnx.checker.check_model(onnx.load(small))
+    assert open_network(small).description == open_network(whole).description
+
+
+def test_products_are_in_8_bits_for_each_channel(files):
+    model = onnx.load(files[1])
+    weights = {one.name: one for one in model.graph.initializer}
+    kinds = [one.data_type for one in weights.values() if len(one.dims) == 4 and one.dims[0] > 1]
+    assert set(kinds) == {onnx.TensorProto.INT8}
+    scales = [one for name, one in weights.items() if name.endswith("_scale") and one.dims]
+    assert max(one.dims[0] for one in scales) == 640
+
+
+def test_it_mostly_answers_as_the_network_does_for_any_size_of_batch(bundle, files, images):
+    ours = predict_all(eager(bundle), images)
+    theirs = predict_all(run_onnx(files[1]), images)
+    assert (ours.argmax(1) == theirs.argmax(1)).mean() > 0.8  # it was trained on other pictures
+    assert theirs.sum(axis=1) == pytest.approx(np.ones(len(images)), abs=1e-4)
+    alone = run_onnx(files[1])(images[:1])
+    assert alone == pytest.approx(theirs[:1], abs=1e-3)
+
+
+def test_forms_are_compared_with_the_first(bundle, files, images):
+    labels = eager(bundle)(images[:40]).argmax(1)
+    forms = {"eager": eager(bundle), "onnx": run_onnx(files[0]), "same": lambda x: eager(bundle)(x)}
+    measured = compare_forms(forms, images[:40], labels)
+    assert measured["eager"].top1 == measured["same"].top1 == 1
+    assert measured["onnx"].same_top1 == 40
+    assert 0 < measured["onnx"].largest_difference < 1e-4
+    assert measured["same"].largest_difference == 0
+    assert all(form.images_per_s > 0 and form.latency_ms > 0 for form in measured.values())
+
+
+def train(folder: Path, data_dir: Path) -> Path:
+    config = Config(
+        model="resnet8x4_s2",
+        image_size=16,
+        dataset="synthetic",
+        data_dir=data_dir,
+        batch_size=50,
+        epochs=1,
+        device="cpu",
+        precision="fp32",
+        checkpoint_path=folder / "best_model.pth",
+        log_file=folder / "logs.md",
+    )
+    fit(config, load_dataset(config), folder / "run", Console(file=io.StringIO()))
+    return folder / "best_model.pth"
+
+
+def test_the_command_writes_both_files_and_a_card(tiny_data_dir, tmp_path, capsys):
+    path = train(tmp_path, tiny_data_dir)
+    flags = ["--checkpoint-path", str(path), "--out", str(tmp_path / "net.onnx")]
+    assert main(["export", "onnx", *flags]) == 0
+    assert "The same class as PyTorch on" in capsys.readouterr().out
+    assert main(["export", "onnx", *flags, "--int8"]) == 0
+    card = (tmp_path / "net-int8.md").read_text()
+    assert "SYNTHETIC" in card
+    assert "| net-int8.onnx |" in card
+    scores = open_network(tmp_path / "net-int8.onnx").score(
+        torch.zeros(3, 3, 32, 32).byte().numpy()
+    )
+    assert scores.probs.shape == (3, 100)
+
+
+def test_without_the_data_set_the_command_says_so(bundle, tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("CIFAR100_DIR", raising=False)
+    weights = str(REPOSITORY / SHIPPED_MODEL)
+    flags = ["--checkpoint-path", weights, "--data-dir", str(tmp_path / "none")]
+    assert main(["export", "onnx", *flags, "--out", str(tmp_path / "m.onnx")]) == 0
+    assert "of 8 drawings" in capsys.readouterr().out
