@@ -51,6 +51,6 @@ def render_card(
             f"{BATCH_SIZE}, and one image alone: medians of {ROUNDS} rounds in which the forms "
             "take turns; in brackets how many times as fast as the first.\n",
             f"Measured with commit {code(str(stamp['commit'])[:10])}, torch {stamp['torch']}, on "
-            f"{plain(stamp['cpu'])}, {stamp['threads']} threads.\n",
+            f"{plain(stamp['cpu'])}, {stamp['threads']} threads: {code(stamp['command'])}.\n",
         ]
     )
