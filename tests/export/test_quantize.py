@@ -1,22 +1,18 @@
-import io
-from pathlib import Path
-
 import numpy as np
 import onnx
 import pytest
 import torch
-from rich.console import Console
 
 from resnet_cifar100.bundle import load_bundle
 from resnet_cifar100.cli import main
 from resnet_cifar100.config import SHIPPED_MODEL, Config
 from resnet_cifar100.data.cifar100 import load_dataset
-from resnet_cifar100.engine.trainer import fit
 from resnet_cifar100.export.forms import compare_forms, eager, predict_all
 from resnet_cifar100.export.forms import onnx as run_onnx
 from resnet_cifar100.export.onnx import save_onnx
 from resnet_cifar100.export.quantize import save_int8
 from resnet_cifar100.serve.networks import open_network
+from tests.analysis.test_analyze import train
 from tests.conftest import REPOSITORY
 
 
@@ -75,25 +71,8 @@ def test_forms_are_compared_with_the_first(bundle, files, images):
     assert all(form.images_per_s > 0 and form.latency_ms > 0 for form in measured.values())
 
 
-def train(folder: Path, data_dir: Path) -> Path:
-    config = Config(
-        model="resnet8x4_s2",
-        image_size=16,
-        dataset="synthetic",
-        data_dir=data_dir,
-        batch_size=50,
-        epochs=1,
-        device="cpu",
-        precision="fp32",
-        checkpoint_path=folder / "best_model.pth",
-        log_file=folder / "logs.md",
-    )
-    fit(config, load_dataset(config), folder / "run", Console(file=io.StringIO()))
-    return folder / "best_model.pth"
-
-
 def test_the_command_writes_both_files_and_a_card(tiny_data_dir, tmp_path, capsys):
-    path = train(tmp_path, tiny_data_dir)
+    path = train(tmp_path, tiny_data_dir, epochs=1) / "best_model.pth"
     flags = ["--checkpoint-path", str(path), "--out", str(tmp_path / "net.onnx")]
     assert main(["export", "onnx", *flags]) == 0
     assert "The same class as PyTorch on" in capsys.readouterr().out
