@@ -24,7 +24,7 @@ from resnet_cifar100.analysis.material import (
 )
 from resnet_cifar100.analysis.predictions import predict_split
 from resnet_cifar100.analysis.report import render_report
-from resnet_cifar100.analysis.scores import ClassScores, class_scores, merge_classes
+from resnet_cifar100.analysis.scores import ClassScores, class_scores
 from resnet_cifar100.analysis.webpage import render_page
 from resnet_cifar100.bundle import Bundle, Calibration, load_bundle
 from resnet_cifar100.config import BEST_MODEL, Config
@@ -178,7 +178,6 @@ def metrics(material: Material) -> dict[str, Any]:
         content["train_seconds"] = material.record.history.train_seconds
     if evaluation := material.evaluation:
         predictions = evaluation.predictions
-        raw = predictions.logits.softmax(dim=1).amax(dim=1)
         scores = class_scores(evaluation.confusion)
         content |= {
             "split": evaluation.split,
@@ -191,7 +190,9 @@ def metrics(material: Material) -> dict[str, Any]:
             "macro_recall": float(scores.recall.mean()),
             "macro_f1": float(scores.f1.mean()),
             "temperature": predictions.temperature,
-            "calibration_error_as_trained": calibration_error(raw, predictions.hits),
+            "calibration_error_as_trained": calibration_error(
+                predictions.raw_confidence, predictions.hits
+            ),
             "calibration_error": calibration_error(predictions.confidence, predictions.hits),
             "corrupted_images": evaluation.corrupted,
             "corruptions_top1": evaluation.corruptions,
@@ -209,8 +210,7 @@ def write_tables(evaluation: Evaluation, out: Path) -> None:
     scores = class_scores(confusion)
     groups = [names.superclass(fine) for fine in range(len(names.fine))]
     _write_scores(out / "per_class.csv", title, {"class": names.fine, "superclass": groups}, scores)
-    merged = merge_classes(confusion, names.fine_to_coarse, len(names.coarse))
-    scores = class_scores(merged)
+    scores = class_scores(evaluation.coarse_confusion)
     _write_scores(out / "per_superclass.csv", title, {"superclass": names.coarse}, scores)
     rows = [[name, *row] for name, row in zip(names.fine, confusion.tolist(), strict=True)]
     _write_csv(out / "confusion.csv", [f"{title}: true \\ predicted", *names.fine], rows)

@@ -124,8 +124,7 @@ def draw_confidence(figure: Figure, predictions: Predictions) -> None:
 
 
 def _draw_reliability(axes: Axes, predictions: Predictions) -> None:
-    raw = predictions.logits.softmax(dim=1).amax(dim=1)
-    curves = [("as trained", raw, "C1")]
+    curves = [("as trained", predictions.raw_confidence, "C1")]
     if predictions.temperature != 1:
         curves.append(("calibrated", predictions.confidence, "C0"))
     axes.plot([0, 100], [0, 100], color="grey", lw=0.8, ls="--")

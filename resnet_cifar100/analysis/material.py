@@ -12,7 +12,7 @@ from torch import Tensor
 
 from resnet_cifar100.analysis.findings import Names
 from resnet_cifar100.analysis.predictions import Predictions
-from resnet_cifar100.analysis.scores import confusion_matrix
+from resnet_cifar100.analysis.scores import confusion_matrix, merge_classes
 from resnet_cifar100.analysis.theme import THEMES, Draw, save_figure
 from resnet_cifar100.bundle import Bundle
 from resnet_cifar100.config import Config
@@ -44,6 +44,11 @@ class Evaluation:
         """Confusion matrix (K,K), true classes in rows."""
         predictions = self.predictions
         return confusion_matrix(predictions.predicted, predictions.labels, len(self.names.fine))
+
+    @cached_property
+    def coarse_confusion(self) -> Tensor:
+        """Confusion matrix (G,G) of the superclasses."""
+        return merge_classes(self.confusion, self.names.fine_to_coarse, len(self.names.coarse))
 
 
 @dataclass(frozen=True)

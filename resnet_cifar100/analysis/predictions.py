@@ -45,6 +45,11 @@ class Predictions:
         return self.probs.amax(dim=1)
 
     @cached_property
+    def raw_confidence(self) -> Tensor:
+        """The same as trained, without temperature (N,)."""
+        return self.logits.softmax(dim=1).amax(dim=1)
+
+    @cached_property
     def hits(self) -> Tensor:
         """Whether the most probable class is the label (N,)."""
         return self.predicted == self.labels

@@ -18,7 +18,6 @@ from resnet_cifar100.analysis.scores import (
     class_scores,
     confused_pairs,
     likely_label_errors,
-    merge_classes,
     risk_coverage,
 )
 from resnet_cifar100.engine.report import markdown_table, plain
@@ -35,7 +34,7 @@ def classes_section(evaluation: Evaluation, figures: Figures) -> str:
     """Return scores and confusion of superclasses and classes."""
     names = evaluation.names
     fine = class_scores(evaluation.confusion)
-    merged = merge_classes(evaluation.confusion, names.fine_to_coarse, len(names.coarse))
+    merged = evaluation.coarse_confusion
     coarse = class_scores(merged)
     return "\n".join(
         [
@@ -209,8 +208,7 @@ def _gallery(figures: Figures, name: str, alt: str, tiles: Sequence[Tile]) -> st
 def confidence_section(evaluation: Evaluation, figures: Figures) -> str:
     """Return calibration, confidence and risk."""
     predictions, calibration = evaluation.predictions, evaluation.bundle.calibration
-    raw = predictions.logits.softmax(dim=1).amax(dim=1)
-    error = calibration_error(raw, predictions.hits)
+    error = calibration_error(predictions.raw_confidence, predictions.hits)
     lines = [f"Expected calibration error as trained: {error:.1%}."]
     if predictions.temperature != 1:
         error = calibration_error(predictions.confidence, predictions.hits)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
+from resnet_cifar100.config import Config
 from resnet_cifar100.engine.record import RunRecord
 
 LEAST_EPOCHS = 10  # of a curve whose shape is to be read
@@ -77,12 +78,14 @@ def _stop_earlier(record: RunRecord) -> Iterator[Advice]:
     plateau, epochs = find_plateau(record), len(record.history.epochs)
     if plateau is None or not _is_early(plateau, epochs):
         return
+    effect = "cost" if plateau.cost >= 0 else "gained"
+    saved = 1 - (plateau.epoch + 1) / epochs
     evidence = (
         f"After epoch {plateau.epoch + 1} of {epochs} the smoothed {record.history.held_out} "
-        f"curve never gets {100 * LEVEL:g} points higher. Stopping there would have cost "
-        f"{100 * plateau.cost:.2f} points and saved {1 - (plateau.epoch + 1) / epochs:.0%} of the "
-        "steps. A schedule that ends there loses less than one cut off."
-    ).replace("cost -", "gained ")
+        f"curve never gets {100 * LEVEL:g} points higher. Stopping there would have {effect} "
+        f"{100 * abs(plateau.cost):.2f} points and saved {saved:.0%} of the steps. "
+        "A schedule that ends there loses less than one cut off."
+    )
     yield Advice("Early stopping", evidence, f"--epochs {plateau.epoch + 1}")
 
 
@@ -126,7 +129,7 @@ def _augment(record: RunRecord) -> Iterator[Advice]:
 
 
 def _lower_lr(record: RunRecord) -> Iterator[Advice]:
-    rows, held, config = record.history.epochs, held_out_top1(record), record.config
+    rows, held = record.history.epochs, held_out_top1(record)
     peak = max(row["lr"] for row in rows)
     falls = [
         before - after
@@ -141,14 +144,11 @@ def _lower_lr(record: RunRecord) -> Iterator[Advice]:
         f"fell by {100 * DIP:g} points or more from one epoch to the next {len(dips)} times, at "
         f"most by {100 * max(dips):.1f}: the steps are long enough to undo what was learned."
     )
-    flags = f"--lr {config.lr / 2:g}"
-    if config.optimizer == "muon":
-        flags += f" --muon-lr {config.muon_lr / 2:g}"
-    yield Advice("Lower learning rate", evidence, flags)
+    yield Advice("Lower learning rate", evidence, _lr_flags(record.config, factor=0.5))
 
 
 def _higher_lr(record: RunRecord) -> Iterator[Advice]:
-    held, config = held_out_top1(record), record.config
+    held = held_out_top1(record)
     train = record.history.epochs[-1]["train/top1"]
     is_smooth = all(after >= before for before, after in pairwise(held))
     if len(held) < LEAST_EPOCHS or not is_smooth or not _is_underfitted(record):
@@ -157,10 +157,15 @@ def _higher_lr(record: RunRecord) -> Iterator[Advice]:
         f"The {record.history.held_out} curve never fell between two epochs, and train top-1 ends "
         f"at {train:.2%}: longer steps may get further in the same time."
     )
-    flags = f"--lr {2 * config.lr:g}"
+    yield Advice("Higher learning rate", evidence, _lr_flags(record.config, factor=2))
+
+
+def _lr_flags(config: Config, *, factor: float) -> str:
+    """Return the flags that scale every step size of the run."""
+    flags = f"--lr {factor * config.lr:g}"
     if config.optimizer == "muon":
-        flags += f" --muon-lr {2 * config.muon_lr:g}"
-    yield Advice("Higher learning rate", evidence, flags)
+        flags += f" --muon-lr {factor * config.muon_lr:g}"
+    return flags
 
 
 def _train_longer(record: RunRecord) -> Iterator[Advice]:
