@@ -41,6 +41,12 @@ class ImageError(ProjectError):
     exit_code = 6
 
 
+class ExportError(ProjectError):
+    """A network cannot be published, or a tool that an export needs is missing."""
+
+    exit_code = 7
+
+
 class InterruptedRunError(ProjectError):
     """A signal ended the run, its state saved. The exit code is 128 plus the signal's number."""
 

@@ -71,8 +71,8 @@ def square_32(image: Image.Image) -> np.ndarray:
     """
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
-    box = (left, top, left + side, top + side)
-    return np.array(image.resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BICUBIC, box))
+    square = image.crop((left, top, left + side, top + side))
+    return np.array(square.resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BICUBIC))
 
 
 def _read(source: Path | bytes) -> bytes:

@@ -1,10 +1,13 @@
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
+from PIL import Image
 
 from resnet_cifar100.bundle import load_bundle
 from resnet_cifar100.config import SHIPPED_MODEL
+from resnet_cifar100.data.images import square_32
 from resnet_cifar100.errors import CheckpointError
 from resnet_cifar100.export.onnx import save_onnx
 from resnet_cifar100.serve.networks import open_network
@@ -52,6 +55,22 @@ def test_no_real_picture_is_named_differently(exported, real_data_dir):
     ours = open_network(exported).score(pictures).probs.argmax(axis=1)
     theirs = open_network(REPOSITORY / SHIPPED_MODEL).score(pictures).probs.argmax(axis=1)
     assert (ours != theirs).sum() <= 1
+
+
+@pytest.mark.parametrize(
+    "size", [(32, 32), (1, 1), (1, 50), (33, 48), (20, 20), (97, 211), (500, 333), (601, 600)]
+)
+def test_pictures_of_any_size_are_seen_as_everywhere_else_in_the_project(exported, size):
+    generator = np.random.default_rng(size[0])
+    pictures = generator.integers(0, 256, (3, *size, 3), np.uint8)
+    session = onnxruntime.InferenceSession(exported)
+    channels_first = np.ascontiguousarray(pictures.transpose(0, 3, 1, 2))
+    probs, seen = session.run(["probs", "pixels"], {"images": channels_first})
+    ours = np.stack([square_32(Image.fromarray(one)) for one in pictures]).transpose(0, 3, 1, 2)
+    differences = np.abs(seen.astype(int) - ours)  # two ways to round sums
+    assert differences.max() <= 1
+    assert (differences > 0).mean() < 1e-3
+    assert np.array_equal(probs, session.run(["probs"], {"images": seen})[0])
 
 
 def test_a_predictor_takes_it_without_heat_maps(exported, images):
