@@ -70,6 +70,9 @@ def save_onnx(bundle: Bundle, path: Path) -> None:
         )
     assert program is not None  # only the exporter of torch's older versions returns nothing
     network, door = program.model_proto, parse_model(_SQUARE_32)
+    graph = network.graph
+    for part in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info):
+        del part.metadata_props[:]  # where the code of torch and of this project lies, above all
     door.ir_version = network.ir_version
     model = merge_models(
         door,

@@ -1,0 +1,90 @@
+"""The files of an export, each compared with the network in PyTorch before anybody relies on it."""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from resnet_cifar100.bundle import Bundle
+from resnet_cifar100.config import Config
+from resnet_cifar100.data.cifar100 import find_cifar100
+from resnet_cifar100.data.drawings import write_drawings
+from resnet_cifar100.data.images import load_image
+from resnet_cifar100.engine.evaluate import load_split
+from resnet_cifar100.errors import ExportError
+from resnet_cifar100.export.card import render_card
+from resnet_cifar100.export.forms import Form, compare_forms, eager, onnx, predict_all
+from resnet_cifar100.export.onnx import save_onnx
+from resnet_cifar100.export.quantize import CALIBRATION_IMAGES, save_int8
+from resnet_cifar100.storage import replace_file
+
+PARITY_IMAGES = 1000
+MOST_DIFFERENCE = 1e-3  # of a probability; what is measured is a hundredth of it
+Say = Callable[[str], None]
+
+
+def write_onnx(bundle: Bundle, path: Path, data_dir: Path | None, say: Say) -> None:
+    """Write the ONNX file and compare its answers with PyTorch's on test images, or on drawings.
+
+    Raises:
+        CheckpointError: where it cannot be written.
+        ExportError: where the answers differ; the file is then removed.
+    """
+    save_onnx(bundle, path)
+    say(f"{path}, {path.stat().st_size / 1e6:.1f} MB")
+    images, what = _pictures(bundle, data_dir)
+    ours, theirs = (predict_all(one, images) for one in (eager(bundle), onnx(path)))
+    same, difference = int((ours.argmax(1) == theirs.argmax(1)).sum()), abs(ours - theirs).max()
+    if not difference <= MOST_DIFFERENCE:
+        path.unlink()
+        raise ExportError(
+            f"{path} answered otherwise than PyTorch (probabilities {difference:.1g} apart) and "
+            "was removed"
+        )
+    say(
+        f"The same class as PyTorch on {same:,} of {len(images):,} {what}; probabilities differ by "
+        f"at most {difference:.1g}."
+    )
+
+
+def write_int8(bundle: Bundle, source: Path, data_dir: Path | None, say: Say) -> dict[str, Form]:
+    """Write `source` in 8-bit integers too, NAME-int8.onnx, and its card, NAME-int8.md.
+
+    Returns what was measured of each form on all test images.
+
+    Raises:
+        CheckpointError: where one cannot be written.
+        DataError: where the data set cannot be had.
+    """
+    dataset, train = load_split(bundle, "train", data_dir)
+    order = torch.randperm(len(train.labels), generator=torch.Generator().manual_seed(0))
+    path = source.with_stem(f"{source.stem}-int8")
+    say(f"Fitting ranges on {CALIBRATION_IMAGES} training images of {dataset.title} ...")
+    save_int8(source, path, train.images[order[:CALIBRATION_IMAGES]].numpy())
+    say(f"Measuring on {len(dataset.test.labels):,} test images ...")
+    forms = {"PyTorch, eager": eager(bundle), source.name: onnx(source), path.name: onnx(path)}
+    measured = compare_forms(forms, dataset.test.images.numpy(), dataset.test.labels.numpy())
+    sizes = {one.name: one.stat().st_size for one in (source, path)}
+    card = render_card(bundle, measured, sizes, len(dataset.test.labels))
+    replace_file(path.with_suffix(".md"), card)
+    return measured
+
+
+def has_data(bundle: Bundle, data_dir: Path | None) -> bool:
+    """Whether the data that a network was trained on is at hand, without a download."""
+    if bundle.provenance["dataset"] == "SYNTHETIC":
+        return True
+    folder = data_dir or Config.from_json(bundle.provenance["config"]).data_dir
+    return find_cifar100(folder) is not None
+
+
+def _pictures(bundle: Bundle, data_dir: Path | None) -> tuple[np.ndarray, str]:
+    """Return test images where the data set is at hand, else a few drawings, and what they are."""
+    if has_data(bundle, data_dir):
+        dataset, test = load_split(bundle, "test", data_dir)
+        return test.images[:PARITY_IMAGES].numpy(), f"{dataset.title} test images"
+    with tempfile.TemporaryDirectory() as name:
+        drawn = [load_image(path) for path in write_drawings(Path(name))]
+    return np.stack(drawn).transpose(0, 3, 1, 2).copy(), "drawings"
