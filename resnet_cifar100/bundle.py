@@ -123,19 +123,24 @@ def save_shipped(bundle: Bundle, path: Path) -> None:
     Raises:
         CheckpointError: where it cannot be written; what stood there is untouched.
     """
+    _replace(to_safetensors(bundle, torch.float16), path)
+
+
+def to_safetensors(bundle: Bundle, dtype: torch.dtype = torch.float32) -> bytes:
+    """Return `bundle` as the content of a .safetensors file, its weights in `dtype`."""
     weights = {
-        name: t.half() if t.is_floating_point() else t for name, t in _weights(bundle).items()
+        name: t.to(dtype) if t.is_floating_point() else t for name, t in _weights(bundle).items()
     }
     description = describe(bundle)
     metadata = {
         "description": json.dumps(description, sort_keys=True),
         "sha256": _digest(weights, description),
     }
-    _replace(safetensors.torch.save(weights, metadata), path)
+    return safetensors.torch.save(weights, metadata)
 
 
 def load_bundle(path: Path) -> Bundle:
-    """Read a file that `save_bundle` or `save_shipped` wrote, onto the CPU, for evaluation.
+    """Read a .pth or .safetensors file of this project, onto the CPU, for evaluation.
 
     Raises:
         CheckpointError: for a missing, foreign or damaged file.

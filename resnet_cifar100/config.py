@@ -208,6 +208,16 @@ class Config:
             image_size=self.image_size,
         )
 
+    def without_folders(self) -> "Config":
+        """Return the settings with nothing but the name left of each absolute path, to be shown."""
+        values = ((field.name, getattr(self, field.name)) for field in dataclasses.fields(self))
+        names: dict[str, Any] = {
+            name: Path(value.name)
+            for name, value in values
+            if isinstance(value, Path) and value.is_absolute()
+        }
+        return dataclasses.replace(self, **names)
+
     def to_json(self) -> str:
         """Return the settings as JSON text; paths become strings."""
         return json.dumps(dataclasses.asdict(self), indent=2, default=str) + "\n"

@@ -8,6 +8,7 @@ import tyro
 
 from resnet_cifar100.cli.export import export
 from resnet_cifar100.cli.measure import calibrate, evaluate, predict, weights
+from resnet_cifar100.cli.publish import push
 from resnet_cifar100.cli.report import analyze, compare
 from resnet_cifar100.cli.screen import say, show_fault
 from resnet_cifar100.cli.serve import app
@@ -28,6 +29,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "compare": compare,
     "calibrate": calibrate,
     "export": export,
+    "push": push,
     "app": app,
 }
 
@@ -40,6 +42,11 @@ def main(argv: Sequence[str]) -> int:
     try:
         if command == "train":
             train(rest)
+        elif command == "push" and any(word.startswith("--token") for word in rest):
+            raise ConfigError(  # before it is repeated in a message about unknown flags
+                "push takes no token on the command line, where others can read it: "
+                "run `hf auth login`, or set HF_TOKEN"
+            )
         else:
             tyro.cli(COMMANDS[command], args=rest, prog=f"python -m resnet_cifar100 {command}")
         sys.stdout.flush()

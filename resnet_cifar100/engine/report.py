@@ -249,8 +249,8 @@ def part_table(config: ModelConfig) -> str:
 
 
 def settings_table(config: Config) -> str:
-    """Return every setting."""
-    values = dataclasses.asdict(config)
+    """Return every setting; of a place in the file system that only this machine has, its name."""
+    values = dataclasses.asdict(config.without_folders())
     return markdown_table(["Setting", "Value"], [(code(k), code(v)) for k, v in values.items()])
 
 

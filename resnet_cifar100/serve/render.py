@@ -6,7 +6,6 @@ from html import escape
 from typing import Any
 
 import numpy as np
-from matplotlib import colormaps
 from PIL import Image
 
 from resnet_cifar100.constants import IMAGE_SIZE
@@ -122,6 +121,8 @@ def _figure(image: Image.Image, caption: str) -> str:
 
 def _overlay(pixels: np.ndarray, heatmap: np.ndarray) -> Image.Image:
     """Return the picture in grey with the heat map over it, enlarged."""
+    from matplotlib import colormaps  # ONNX files have no heat maps, and do without it
+
     size = (ENLARGED, ENLARGED)
     grey = Image.fromarray(pixels).convert("L").resize(size, Image.Resampling.NEAREST)
     heat = Image.fromarray(heatmap.astype(np.float32)).resize(size, Image.Resampling.BICUBIC)

@@ -1,0 +1,219 @@
+"""The README.md of a published network: the Hub's metadata, then what a reader should know."""
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]
+from huggingface_hub import (
+    EvalResult,
+    EvalResultEntry,
+    ModelCardData,
+    eval_result_entries_to_yaml,
+)
+
+from resnet_cifar100.bundle import Bundle
+from resnet_cifar100.config import Config
+from resnet_cifar100.engine.report import SYNTHETIC_WARNING, code, markdown_table, part_table, plain
+from resnet_cifar100.export.card import HOW, forms_table
+from resnet_cifar100.export.forms import Form
+
+DATASET = "uoft-cs/cifar100"  # its name on the Hub
+_METRICS = {"test/top1": ("accuracy", "Top-1"), "test/top5": ("accuracy", "Top-5")}
+_FIGURES = {
+    "curves": "The run, epoch by epoch",
+    "superclasses": "Recall of each class, by superclass",
+    "confidence": "How sure it is, and how often it is right",
+    "corruptions": "Top-1 of corrupted pictures",
+}
+
+
+def render_model_card(
+    bundle: Bundle, repo: str, folder: Path, forms: Mapping[str, Form], files: Sequence[str]
+) -> str:
+    """Return the card of the network in `folder`, which `files` describes line by line.
+
+    `forms` is what was measured of the network and its ONNX files, or nothing. Figures are shown
+    where `folder` holds a report.
+    """
+    config = Config.from_json(bundle.provenance["config"])
+    title = bundle.provenance["dataset"]
+    parts = [
+        f"---\n{_metadata(bundle, repo).to_yaml()}\n---\n",
+        f"# {plain(config.model)}, trained on {title} from scratch\n",
+        SYNTHETIC_WARNING if title == "SYNTHETIC" else "",
+        f"{_size(bundle)} It names what is on a picture of 32 x 32 pixels: one of "
+        f"{len(bundle.fine_names)} classes. It has seen {title} alone: no pretrained weights.\n",
+        "## Results\n\n" + _results(bundle),
+        "## Use\n\n" + _USAGE.format(repo=repo),
+        "## Files\n\n" + "\n".join(files) + "\n",
+        _forms(forms, folder) if forms else "",
+        _figures(folder),
+        "## Training\n\n" + _training(bundle, config),
+        "## Network\n\n" + part_table(bundle.model_config),
+        "## Limits\n\n" + _LIMITS,
+        "## Classes\n\n" + _classes(bundle),
+        "## Licence and source\n\n" + _SOURCE,
+    ]
+    return "\n".join(part for part in parts if part)
+
+
+def render_eval_results(bundle: Bundle) -> str:
+    """Return the top-1 of the run as the Hub's `.eval_results/*.yaml`, for CIFAR-100 alone."""
+    entry = EvalResultEntry(
+        dataset_id=DATASET,
+        task_id="cifar100",
+        value=round(100 * bundle.provenance["metrics"]["test/top1"], 2),
+        notes="top-1 of the final weights on all test images, no test-time augmentation",
+    )
+    text: str = yaml.safe_dump(eval_result_entries_to_yaml([entry]), sort_keys=False)
+    return text
+
+
+def _metadata(bundle: Bundle, repo: str) -> ModelCardData:
+    """Return the front matter; SYNTHETIC figures are not given as results."""
+    found = bundle.provenance["metrics"]
+    is_real = bundle.provenance["dataset"] != "SYNTHETIC"
+    results = [
+        EvalResult(
+            task_type="image-classification",
+            dataset_type=DATASET,
+            dataset_name="CIFAR-100",
+            dataset_split="test",
+            metric_type=kind,
+            metric_name=f"{name}, percent",
+            metric_value=round(100 * found[key], 2),
+        )
+        for key, (kind, name) in _METRICS.items()
+        if is_real and key in found
+    ]
+    return ModelCardData(
+        license="mit",
+        pipeline_tag="image-classification",
+        tags=["cifar-100", "resnet", "onnx", "pytorch_model_hub_mixin"],
+        datasets=[DATASET] if is_real else None,
+        metrics=["accuracy"] if results else None,
+        model_name=repo.split("/")[-1],
+        eval_results=results or None,
+    )
+
+
+def _size(bundle: Bundle) -> str:
+    count = sum(parameter.numel() for parameter in bundle.model.parameters())
+    return f"A network of {count / 1e6:.1f} million parameters."
+
+
+def _results(bundle: Bundle) -> str:
+    found, config = bundle.provenance["metrics"], Config.from_json(bundle.provenance["config"])
+    split = f"{plain(bundle.provenance['dataset'])}, test images"
+    rows = [
+        (name, f"**{found[key]:.2%}**", split)
+        for key, (_, name) in _METRICS.items()
+        if key in found
+    ]
+    if not rows:
+        return "This run was not finished: the test images were not measured.\n"
+    return (
+        markdown_table(["Metric", "Value", "On"], rows)
+        + f"\nOne run, seed {config.seed}; weights of the {plain(found['chosen_by'])}; no "
+        "test-time augmentation; the test images chose nothing. Measured when the run ended, on "
+        "its machine and in its precision.\n"
+    )
+
+
+def _forms(forms: Mapping[str, Form], folder: Path) -> str:
+    sizes = {name: (folder / name).stat().st_size for name in forms if (folder / name).is_file()}
+    table = forms_table(forms, sizes)
+    return f"### The same network in each form\n\n{table}\nTop-1 on all test images. {HOW}\n"
+
+
+def _figures(folder: Path) -> str:
+    shown = {
+        name: f"report/figures/{name}-light.png"
+        for name in _FIGURES
+        if (folder / f"report/figures/{name}-light.png").is_file()
+    }
+    if not shown:
+        return ""
+    images = "\n\n".join(f"![{_FIGURES[name]}]({path})" for name, path in shown.items())
+    return f"## Report\n\n{images}\n\nAll of it: [report/report.md](report/report.md).\n"
+
+
+def _training(bundle: Bundle, config: Config) -> str:
+    stamp: Mapping[str, Any] = bundle.provenance["environment"]
+    seconds = bundle.provenance["metrics"].get("train_seconds")
+    count = config.train_size or 50_000 - config.val_size
+    rows = {
+        "Data": f"{plain(bundle.provenance['dataset'])}, {count:,} training images"
+        if bundle.provenance["dataset"] != "SYNTHETIC"
+        else "SYNTHETIC drawn shapes",
+        "Held out to choose by": f"{config.val_size:,} of the training images"
+        if config.val_size
+        else "nothing: the last epoch counts",
+        "Recipe": f"{code(config.recipe)}, {config.epochs} epochs of batch {config.batch_size}, "
+        f"{plain(config.optimizer)}, seed {config.seed}",
+        "Time": str(timedelta(seconds=round(seconds))) if seconds else "not recorded",
+        "On": f"{plain(stamp.get('gpu') or stamp.get('cpu', '?'))}, {stamp.get('threads', '?')} "
+        f"threads, torch {plain(stamp.get('torch', '?'))}",
+        "Command": code(stamp.get("command", "?")),
+        "Commit of the project": code(stamp.get("commit", "?")),
+        "Calibration": plain(bundle.calibration.source),
+    }
+    return markdown_table(["What", "Value"], list(rows.items()))
+
+
+def _classes(bundle: Bundle) -> str:
+    groups: dict[int, list[str]] = {}
+    for name, group in zip(bundle.fine_names, bundle.fine_to_coarse, strict=True):
+        groups.setdefault(group, []).append(plain(name.replace("_", " ")))
+    rows = [
+        (plain(bundle.coarse_names[group].replace("_", " ")), ", ".join(names))
+        for group, names in sorted(groups.items())
+    ]
+    return markdown_table(["Superclass", "Classes"], rows)
+
+
+_USAGE = """Without PyTorch, from the pixels of a picture of any size (`pip install onnxruntime
+huggingface_hub pillow`):
+
+```python
+import json, numpy, onnxruntime
+from huggingface_hub import hf_hub_download
+from PIL import Image
+
+network = onnxruntime.InferenceSession(hf_hub_download("{repo}", "model.onnx"))
+pixels = numpy.asarray(Image.open("picture.jpg").convert("RGB")).transpose(2, 0, 1)[None]
+(probs,) = network.run(["probs"], {{"images": pixels}})
+names = json.loads(network.get_modelmeta().custom_metadata_map["description"])["fine_names"]
+print(names[probs[0].argmax()], probs[0].max())
+```
+
+With PyTorch (`pip install torch safetensors huggingface_hub`); the few files of Python that it
+needs lie in this repository:
+
+```python
+import sys
+from huggingface_hub import snapshot_download
+
+sys.path.append(snapshot_download("{repo}", allow_patterns="*.py"))
+from resnet_cifar100.export.pretrained import Classifier
+
+network = Classifier.from_pretrained("{repo}")
+logits = network(images)  # uint8 (N,3,32,32) -> float32 (N,K); network.names are the K classes
+```
+
+The ONNX file cuts the centre square and shrinks it to 32 x 32 pixels itself. Its probabilities are
+calibrated; `strangeness` says how unlike the training pictures a picture is.
+"""
+
+_LIMITS = """It knows these classes and nothing else: it will name one of them whatever it is shown.
+Each was learnt from a few hundred photographs of 32 x 32 pixels, collected from the web in 2008,
+with the errors of their labels and their biases; the people among the classes (baby, boy, girl,
+man, woman) above all. Noise, blur and low contrast mislead it. It is a teaching model: nothing
+should depend on it, least of all a decision about a person.
+"""
+
+_SOURCE = """Weights and code: MIT. CIFAR-100: Alex Krizhevsky, Learning Multiple Layers of Features
+from Tiny Images, 2009, https://www.cs.toronto.edu/~kriz/cifar.html.
+"""

@@ -1,0 +1,271 @@
+"""`push` with the Hub's real client, over HTTP, against tests/export/hub_server.py."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from resnet_cifar100.bundle import load_bundle
+from resnet_cifar100.errors import ConfigError, ExportError
+from resnet_cifar100.export.hub import check_name
+from tests.conftest import REPOSITORY
+from tests.export.conftest import run_command
+from tests.export.hub_server import HubServer
+from tests.export.hub_store import Fault, Repo, environment
+
+TOKEN = "hf_" + "fAkEtOkEn0123456789abcdefghijklmnop"[:34]
+NET = ("model", "tester/net")
+REPORTED = "tester/net was not pushed: "
+
+
+@pytest.fixture
+def hub():
+    with HubServer(token=TOKEN) as server:
+        yield server
+
+
+def client(hub, folder: Path, script: str, *arguments: object, **changes: str):
+    """Run a script of the project's own functions in a process that knows this Hub alone."""
+    return subprocess.run(
+        [sys.executable, "-c", script, *map(str, arguments)],
+        env=environment(hub, folder / "home") | {"PYTHONPATH": str(REPOSITORY)} | changes,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+
+
+PUSH = """
+import json, sys
+from pathlib import Path
+from resnet_cifar100.errors import ProjectError
+from resnet_cifar100.export.hub import check_access, push_folder
+
+folder, tries, private = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:] == ["private"]
+said = []
+for _ in range(tries):
+    try:
+        token = check_access("tester/net")
+        said.append(push_folder(folder, "tester/net", "model", token, private=private))
+    except ProjectError as error:
+        said.append(str(error))
+print(json.dumps(said))
+"""
+
+
+def push(hub, folder: Path, model: Path, tries: int = 1, *words: str) -> list[str]:
+    """Push a folder some times; return the URL or the sentence of each."""
+    done = client(hub, folder, PUSH, model, tries, *words)
+    assert done.returncode == 0, done.stderr
+    assert TOKEN not in done.stdout + done.stderr
+    return json.loads(done.stdout)
+
+
+def content_of(folder: Path) -> dict[str, bytes]:
+    paths = [path for path in folder.rglob("*") if path.is_file()]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+
+
+def test_the_command_pushes_what_it_wrote_and_strangers_can_use_it(hub, released, tmp_path):
+    words = ["push", "--repo", "tester/net", "--space", "--private", "--out", "hub"]
+    words += ["--checkpoint-path", str(released.checkpoint)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "resnet_cifar100", *words],
+        env=environment(hub, tmp_path / "home") | {"PYTHONPATH": str(REPOSITORY)},
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    command_lines = set()
+    while process.poll() is None:
+        command_lines.add(Path(f"/proc/{process.pid}/cmdline").read_bytes())
+        time.sleep(0.1)
+    output = process.stdout.read()
+    process.stdout.close()
+    assert process.returncode == 0, output
+    assert f"{hub.url}/tester/net" in output
+    for kind in ("model", "space"):
+        repo = hub.repos[kind, "tester/net"]
+        assert repo.private
+        assert len(repo.revisions) == 2  # one commit
+        ours = content_of(tmp_path / "hub" / kind)
+        assert repo.at("main").files == ours | {
+            ".gitattributes": repo.at("main").files[".gitattributes"]
+        }
+    assert TOKEN not in output
+    assert not any(TOKEN.encode() in line for line in command_lines)
+    assert not any(TOKEN.encode() in content for content in content_of(tmp_path).values())
+    _use_as_the_card_says(hub, tmp_path, released)
+
+
+def _use_as_the_card_says(hub, folder, released):
+    card = hub.repos[NET].at("main").files["README.md"].decode()
+    without_torch, with_torch = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    images = np.random.default_rng(0).integers(0, 256, (100, 3, 32, 32), np.uint8)
+    np.save(folder / "images.npy", images)
+    Image.fromarray(images[0].transpose(1, 2, 0)).save(folder / "picture.jpg")
+    script = "import numpy, torch; images = torch.from_numpy(numpy.load('images.npy'))\n"
+    script += with_torch + "numpy.save('logits.npy', logits.detach().numpy())\n" + without_torch
+    done = client(hub, folder, script, PYTHONPATH="")
+    assert done.returncode == 0, done.stderr
+    bundle = load_bundle(released.checkpoint)
+    with torch.inference_mode():
+        expected = bundle.logits(torch.from_numpy(images)).numpy()
+    assert np.array_equal(np.load(folder / "logits.npy"), expected)
+    assert done.stdout.split()[0] in bundle.fine_names
+
+
+REFUSALS = [
+    (401, "the Hub does not accept the token"),
+    (403, "the token may not write there"),
+    (404, "there is no such place"),
+    (412, "changed by somebody else"),
+    (429, "too many requests"),
+    (418, "refuses the request (status 418)"),
+    (500, "the Hub has a fault (status 500)"),
+    (503, "the Hub has a fault (status 503)"),
+    ("reset", "the Hub cannot be reached"),
+]
+
+
+def test_each_refusal_is_one_sentence_and_changes_nothing(hub, released, tmp_path):
+    hub.repos[NET] = Repo()
+    before = hub.repos[NET].at("main").sha
+    body = json.dumps({"error": f"you sent {TOKEN}"}).encode()  # a server that repeats it
+    headers = {"X-Error-Message": f"you sent {TOKEN}", "Content-Type": "application/json"}
+    calls = [("GET", "whoami"), ("POST", "/commit/")]  # which the client does not try again
+    for status, _ in REFUSALS:
+        hub.faults += [Fault(method, path, status, headers, body) for method, path in calls]
+    said = push(hub, tmp_path, released.model, len(REFUSALS) * len(calls))
+    for place in range(len(calls)):
+        sentences = said[place * len(REFUSALS) :][: len(REFUSALS)]
+        for (_, reason), sentence in zip(REFUSALS, sentences, strict=True):
+            assert sentence.startswith(REPORTED)
+            assert reason in sentence
+            assert sentence.endswith(".")
+            assert "\n" not in sentence
+    assert hub.repos[NET].at("main").sha == before
+    assert push(hub, tmp_path, released.model) == [f"{hub.url}/tester/net"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/api/models/tester/net$"),
+        ("GET", "/tree/"),
+        ("POST", "validate-yaml"),
+        ("POST", "/preupload/"),
+        ("POST", "/objects/batch"),
+        ("PUT", "/lfs/"),
+        ("POST", "/commit/"),
+    ],
+)
+def test_a_push_that_breaks_off_anywhere_leaves_the_revision_before_it(
+    hub, released, tmp_path, method, path
+):
+    hub.repos[NET] = Repo()
+    before = hub.repos[NET].at("main").sha
+    hub.faults = [Fault(method, path, 403, times=1)]
+    (sentence,) = push(hub, tmp_path, released.model)
+    reason = "the token may not write there"
+    if path == "validate-yaml":  # whose status the client does not look at
+        reason = "the Hub's client failed (JSONDecodeError)"
+    assert sentence.startswith(REPORTED + reason)
+    assert hub.repos[NET].at("main").sha == before
+
+
+def test_a_second_push_takes_away_what_the_first_had_and_leaves_strangers_files(
+    hub, released, tmp_path
+):
+    assert push(hub, tmp_path, released.model) == [f"{hub.url}/tester/net"]
+    repo = hub.repos[NET]
+    repo.add("by hand", repo.at("main").files | {"notes.txt": b"mine", "report/old.csv": b"1"})
+    push(hub, tmp_path, released.model)
+    assert set(repo.at("main").files) == {
+        *content_of(released.model),
+        ".gitattributes",
+        "notes.txt",
+    }
+    count = len(repo.revisions)
+    push(hub, tmp_path, released.model)
+    assert len(repo.revisions) == count  # nothing has changed
+
+
+def test_another_network_is_not_written_over(hub, released, tmp_path):
+    hub.repos[NET] = Repo()
+    hub.repos[NET].add("other", {"model.safetensors": b"theirs", "README.md": b"hello"})
+    (sentence,) = push(hub, tmp_path, released.model)
+    assert "tester/net holds model.safetensors, which no push of this project wrote" in sentence
+    assert hub.repos[NET].at("main").files["model.safetensors"] == b"theirs"
+    hub.repos[NET].add("new", {"README.md": b"made on the website"})
+    assert push(hub, tmp_path, released.model) == [f"{hub.url}/tester/net"]
+
+
+def test_private_is_kept_private(hub, released, tmp_path):
+    hub.repos[NET] = Repo(private=False)
+    (sentence,) = push(hub, tmp_path, released.model, 1, "private")
+    assert "exists and is public" in sentence
+    assert len(hub.repos[NET].revisions) == 1
+
+
+def test_planted_files_do_not_leave(hub, released, tmp_path):
+    model = Path(shutil.copytree(released.model, tmp_path / "model"))
+    (model / ".env").write_text(f"HF_TOKEN={TOKEN}")
+    (sentence,) = push(hub, tmp_path, model)
+    assert ".env is not among the files that may leave" in sentence
+    assert hub.repos == {}
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"HF_TOKEN": ""}, "There is no token: run `hf auth login`"),
+        ({"HF_TOKEN": "hf_wrong"}, "the Hub does not accept the token"),
+        ({"HF_ENDPOINT": "http://127.0.0.1:9"}, "the Hub cannot be reached"),
+        ({"HF_HUB_OFFLINE": "1"}, "the Hub cannot be reached (OfflineModeIsEnabled)"),
+    ],
+)
+def test_the_command_fails_before_it_has_worked_for_long(hub, released, tmp_path, changes, reason):
+    words = ["push", "--repo", "tester/net", "--checkpoint-path", released.checkpoint]
+    done = run_command(*words, cwd=tmp_path, **environment(hub, tmp_path / "home") | changes)
+    assert done.returncode == 7
+    assert reason in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "exports").exists()
+    assert TOKEN not in done.stdout + done.stderr
+
+
+def test_a_token_on_the_command_line_is_refused_and_not_repeated(tmp_path):
+    for words in (["--token", TOKEN], [f"--token={TOKEN}"]):
+        done = run_command("push", "--repo", "tester/net", *words, cwd=tmp_path)
+        assert done.returncode == 3
+        assert "push takes no token on the command line" in done.stderr
+        assert TOKEN not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", ["net", "a/b/c", "a b/c", "../x", "user/", "user/net.git", ""])
+def test_names_that_no_repository_can_have_are_refused(name):
+    with pytest.raises(ConfigError, match="--repo must be USER/NAME"):
+        check_name(name)
+
+
+def test_the_reason_of_a_fault_that_the_client_wraps_is_found():
+    from resnet_cifar100.export import hub as module
+
+    assert module._reason(ValueError("anything")) == "the Hub's client failed (ValueError)"
+    error = RuntimeError("wrapped")
+    error.__cause__ = ConnectionResetError()
+    assert "cannot be reached (ConnectionResetError)" in module._reason(error)
+    with pytest.raises(ExportError, match="cannot be reached"), module._one_sentence("a/b"):
+        raise TimeoutError
