@@ -60,7 +60,7 @@ def create_runtime(config: Config) -> Runtime:
     torch.set_float32_matmul_precision("high")  # TF32 on a GPU; no effect on a CPU
     torch.backends.cudnn.benchmark = True
     is_compiled = config.compile
-    if is_compiled and (fault := _compile_fault(device)):
+    if is_compiled and (fault := compile_fault(device)):
         is_compiled = False
         notes.append(f"Not compiled: torch.compile does not work here ({fault}).")
     dtype = _choose_dtype(config, device)
@@ -158,7 +158,7 @@ def _is_bf16_faster(device: torch.device) -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
-def _compile_fault(device: torch.device) -> str:
+def compile_fault(device: torch.device) -> str:
     """Compile one small function; return "" if that works, else the reason in a few words."""
     try:
         torch.compile(lambda x: x * 2 + 1)(torch.ones(8, device=device))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import tyro
 
+from resnet_cifar100.cli.bench import bench
 from resnet_cifar100.cli.export import export
 from resnet_cifar100.cli.measure import calibrate, evaluate, predict, weights
 from resnet_cifar100.cli.publish import push
@@ -30,6 +31,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "calibrate": calibrate,
     "export": export,
     "push": push,
+    "bench": bench,
     "app": app,
 }
 

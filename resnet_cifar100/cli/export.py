@@ -29,7 +29,7 @@ def export(
         data_dir: Folder that holds cifar-100-python; by default the one that the run used.
     """
     from resnet_cifar100.bundle import load_bundle
-    from resnet_cifar100.export.files import write_int8, write_onnx
+    from resnet_cifar100.export.files import write_card, write_int8, write_onnx
     from resnet_cifar100.runtime import keep_freed_memory
 
     if out.suffix != f".{kind}":
@@ -38,5 +38,6 @@ def export(
     bundle = load_bundle(checkpoint_path or default_checkpoint())
     write_onnx(bundle, out, data_dir, say)
     if int8:
-        write_int8(bundle, out, data_dir, say)
-        say(out.with_name(f"{out.stem}-int8.md").read_text())
+        path = write_int8(bundle, out, data_dir, say)
+        write_card(bundle, out, path, data_dir, say)
+        say(path.with_suffix(".md").read_text())

@@ -1,7 +1,7 @@
 """The files of an export, each compared with the network in PyTorch before anybody relies on it."""
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,14 @@ from resnet_cifar100.data.images import load_image
 from resnet_cifar100.engine.evaluate import load_split
 from resnet_cifar100.errors import ExportError
 from resnet_cifar100.export.card import render_card
-from resnet_cifar100.export.forms import Form, compare_forms, eager, onnx, predict_all
+from resnet_cifar100.export.forms import (
+    Comparison,
+    compare_forms,
+    compiled,
+    eager,
+    onnx,
+    predict_all,
+)
 from resnet_cifar100.export.onnx import save_onnx
 from resnet_cifar100.export.quantize import CALIBRATION_IMAGES, save_int8
 from resnet_cifar100.storage import replace_file
@@ -49,13 +56,11 @@ def write_onnx(bundle: Bundle, path: Path, data_dir: Path | None, say: Say) -> N
     )
 
 
-def write_int8(bundle: Bundle, source: Path, data_dir: Path | None, say: Say) -> dict[str, Form]:
-    """Write `source` in 8-bit integers too, NAME-int8.onnx, and its card, NAME-int8.md.
-
-    Returns what was measured of each form on all test images.
+def write_int8(bundle: Bundle, source: Path, data_dir: Path | None, say: Say) -> Path:
+    """Write the ONNX file `source` in 8-bit integers too, as NAME-int8.onnx, and return its path.
 
     Raises:
-        CheckpointError: where one cannot be written.
+        CheckpointError: where it cannot be written.
         DataError: where the data set cannot be had.
     """
     dataset, train = load_split(bundle, "train", data_dir)
@@ -63,13 +68,47 @@ def write_int8(bundle: Bundle, source: Path, data_dir: Path | None, say: Say) ->
     path = source.with_stem(f"{source.stem}-int8")
     say(f"Fitting ranges on {CALIBRATION_IMAGES} training images of {dataset.title} ...")
     save_int8(source, path, train.images[order[:CALIBRATION_IMAGES]].numpy())
-    say(f"Measuring on {len(dataset.test.labels):,} test images ...")
-    forms = {"PyTorch, eager": eager(bundle), source.name: onnx(source), path.name: onnx(path)}
-    measured = compare_forms(forms, dataset.test.images.numpy(), dataset.test.labels.numpy())
-    sizes = {one.name: one.stat().st_size for one in (source, path)}
-    card = render_card(bundle, measured, sizes, len(dataset.test.labels))
-    replace_file(path.with_suffix(".md"), card)
-    return measured
+    return path
+
+
+def write_card(
+    bundle: Bundle, source: Path, int8: Path, data_dir: Path | None, say: Say
+) -> Comparison:
+    """Measure an ONNX file and its 8-bit form, and write what that costs beside it, NAME-int8.md.
+
+    Raises:
+        CheckpointError: where it cannot be written.
+        DataError: where the data set cannot be had.
+    """
+    comparison = compare_files(bundle, (source, int8), data_dir, say)
+    replace_file(int8.with_suffix(".md"), render_card(bundle, comparison))
+    return comparison
+
+
+def compare_files(
+    bundle: Bundle,
+    paths: Sequence[Path],
+    data_dir: Path | None,
+    say: Say,
+    *,
+    is_compiled: bool = False,
+) -> Comparison:
+    """Measure the network in PyTorch and its ONNX files on all test images, in one run.
+
+    Raises:
+        DataError: where the data set cannot be had.
+    """
+    dataset, test = load_split(bundle, "test", data_dir)
+    forms = {"PyTorch, eager": eager(bundle)}
+    if is_compiled:
+        forms["PyTorch, compiled"] = compiled(bundle)
+    forms |= {path.name: onnx(path) for path in paths}
+    say(f"Measuring on {len(test.labels):,} test images of {dataset.title} ...")
+    return Comparison(
+        forms=compare_forms(forms, test.images.numpy(), test.labels.numpy()),
+        sizes={path.name: path.stat().st_size for path in paths},
+        images=len(test.labels),
+    )
 
 
 def has_data(bundle: Bundle, data_dir: Path | None) -> bool:

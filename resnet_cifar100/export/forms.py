@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import onnxruntime  # type: ignore[import-untyped]
 import torch
+from torch import Tensor
 
 from resnet_cifar100.bundle import Bundle, Judge
 
@@ -31,14 +32,12 @@ class Form(NamedTuple):
 
 def eager(bundle: Bundle) -> Predict:
     """Return the network in PyTorch: uint8 images (N,3,32,32) -> probs (N,K)."""
-    judge = Judge(bundle).eval()
+    return _predict_with(Judge(bundle).eval())
 
-    def predict(images: np.ndarray) -> np.ndarray:
-        with torch.inference_mode():
-            probs: np.ndarray = judge(torch.from_numpy(images))[0].numpy()
-        return probs
 
-    return predict
+def compiled(bundle: Bundle) -> Predict:
+    """Return the same compiled by torch, one program for each size of a batch."""
+    return _predict_with(torch.compile(Judge(bundle).eval(), dynamic=False))
 
 
 def onnx(path: Path) -> Predict:
@@ -51,6 +50,14 @@ def predict_all(predict: Predict, images: np.ndarray) -> np.ndarray:
     """Return probs (N,K) of uint8 images (N,3,32,32), batch by batch."""
     starts = range(0, len(images), BATCH_SIZE)
     return np.concatenate([predict(images[i : i + BATCH_SIZE]) for i in starts])
+
+
+class Comparison(NamedTuple):
+    """What was measured of several forms in one run; the first is what others are compared with."""
+
+    forms: Mapping[str, Form]
+    sizes: Mapping[str, int]  # in bytes, of those that are files
+    images: int
 
 
 def compare_forms(
@@ -76,6 +83,15 @@ def compare_forms(
         )
         for name, own in probs.items()
     }
+
+
+def _predict_with(judge: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Predict:
+    def predict(images: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            probs: np.ndarray = judge(torch.from_numpy(images))[0].numpy()
+        return probs
+
+    return predict
 
 
 def _seconds(predict: Predict, images: np.ndarray) -> float:

@@ -16,8 +16,8 @@ from huggingface_hub import (
 from resnet_cifar100.bundle import Bundle
 from resnet_cifar100.config import Config
 from resnet_cifar100.engine.report import SYNTHETIC_WARNING, code, markdown_table, part_table, plain
-from resnet_cifar100.export.card import HOW, forms_table
-from resnet_cifar100.export.forms import Form
+from resnet_cifar100.export.card import comparison_text
+from resnet_cifar100.export.forms import Comparison
 
 DATASET = "uoft-cs/cifar100"  # its name on the Hub
 _METRICS = {"test/top1": ("accuracy", "Top-1"), "test/top5": ("accuracy", "Top-5")}
@@ -30,12 +30,11 @@ _FIGURES = {
 
 
 def render_model_card(
-    bundle: Bundle, repo: str, folder: Path, forms: Mapping[str, Form], files: Sequence[str]
+    bundle: Bundle, repo: str, folder: Path, measured: Comparison | None, files: Sequence[str]
 ) -> str:
     """Return the card of the network in `folder`, which `files` describes line by line.
 
-    `forms` is what was measured of the network and its ONNX files, or nothing. Figures are shown
-    where `folder` holds a report.
+    `measured` are the network and its ONNX files. Figures are shown where there is a report.
     """
     config = Config.from_json(bundle.provenance["config"])
     title = bundle.provenance["dataset"]
@@ -48,7 +47,7 @@ def render_model_card(
         "## Results\n\n" + _results(bundle),
         "## Use\n\n" + _USAGE.format(repo=repo),
         "## Files\n\n" + "\n".join(files) + "\n",
-        _forms(forms, folder) if forms else "",
+        f"### The same network in each form\n\n{comparison_text(measured)}" if measured else "",
         _figures(folder),
         "## Training\n\n" + _training(bundle, config),
         "## Network\n\n" + part_table(bundle.model_config),
@@ -120,12 +119,6 @@ def _results(bundle: Bundle) -> str:
         "test-time augmentation; the test images chose nothing. Measured when the run ended, on "
         "its machine and in its precision.\n"
     )
-
-
-def _forms(forms: Mapping[str, Form], folder: Path) -> str:
-    sizes = {name: (folder / name).stat().st_size for name in forms if (folder / name).is_file()}
-    table = forms_table(forms, sizes)
-    return f"### The same network in each form\n\n{table}\nTop-1 on all test images. {HOW}\n"
 
 
 def _figures(folder: Path) -> str:

@@ -18,8 +18,7 @@ from resnet_cifar100.analysis.analyze import Options, analyze
 from resnet_cifar100.bundle import Bundle, describe, load_bundle
 from resnet_cifar100.config import Config
 from resnet_cifar100.errors import CheckpointError, ExportError
-from resnet_cifar100.export.files import has_data, write_int8, write_onnx
-from resnet_cifar100.export.forms import Form
+from resnet_cifar100.export.files import has_data, write_card, write_int8, write_onnx
 from resnet_cifar100.export.modelcard import render_eval_results, render_model_card
 from resnet_cifar100.export.pretrained import Classifier
 from resnet_cifar100.storage import replace_file, sha256_of
@@ -69,9 +68,10 @@ def write_model_folder(
     _clear(folder, "model")
     Classifier(bundle).save_pretrained(folder)
     write_onnx(bundle, folder / "model.onnx", data_dir, say)
-    forms: dict[str, Form] = {}
+    measured = None
     if has_data(bundle, data_dir):
-        forms = write_int8(bundle, folder / "model.onnx", data_dir, say)
+        int8 = write_int8(bundle, folder / "model.onnx", data_dir, say)
+        measured = write_card(bundle, folder / "model.onnx", int8, data_dir, say)
         options = Options(device=torch.device("cpu"), data_dir=data_dir, with_images=False)
         analyze(checkpoint, record, folder / "report", options, say)
         (folder / "report/predictions.npz").unlink()
@@ -81,7 +81,7 @@ def write_model_folder(
     if bundle.provenance["dataset"] != "SYNTHETIC" and "test/top1" in metrics:
         replace_file(folder / ".eval_results/cifar100.yaml", render_eval_results(bundle))
     _copy_sources(_READER, folder)
-    card = render_model_card(bundle, repo, folder, forms, _files(folder))
+    card = render_model_card(bundle, repo, folder, measured, _files(folder))
     replace_file(folder / "README.md", card)
     _write_manifest(folder, "model")
     _check_answers(folder, bundle)

@@ -143,7 +143,7 @@ def test_figures_of_drawn_pictures_are_not_given_as_results(released):
 def test_the_card_of_a_real_network_gives_its_results(tmp_path):
     bundle = load_bundle(REPOSITORY / "weights/fast.safetensors")
     (tmp_path / "README.md").write_text(
-        render_model_card(bundle, "tester/fast", tmp_path, {}, ["- `model.onnx`: it"])
+        render_model_card(bundle, "tester/fast", tmp_path, None, ["- `model.onnx`: it"])
     )
     card = ModelCard.load(tmp_path / "README.md")
     top1, top5 = card.data.eval_results
