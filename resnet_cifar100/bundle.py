@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from resnet_cifar100.config import ModelConfig
+from resnet_cifar100.config import Config, ModelConfig
 from resnet_cifar100.data.transforms import Preprocess
 from resnet_cifar100.errors import CheckpointError, ConfigError
 from resnet_cifar100.models.factory import Model, create_model
@@ -203,6 +203,12 @@ def describe(bundle: Bundle) -> dict[str, Any]:
             "source": bundle.calibration.source,
         },
     }
+
+
+def without_folders(bundle: Bundle) -> Bundle:
+    """Return a bundle that says nothing about the folders of the machine that made it."""
+    config = Config.from_json(bundle.provenance["config"]).without_folders()
+    return dataclasses.replace(bundle, provenance={**bundle.provenance, "config": config.to_json()})
 
 
 def _read(path: Path) -> dict[str, Any]:

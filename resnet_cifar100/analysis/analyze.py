@@ -72,7 +72,7 @@ def analyze(path: Path, record_dir: Path | None, out: Path, options: Options, sa
     if bundle is None and (record is None or not record.history.epochs):
         raise CheckpointError(f"{path} holds no weights and no finished epoch: nothing to analyse")
     here = environment()  # before the files of an earlier report count as changes
-    data = load_split(bundle, options.split, options.data_dir) if bundle else None
+    data = load_split(bundle.provenance, options.split, options.data_dir) if bundle else None
     clear_report(out)
     evaluation = _evaluate(bundle, *data, options, say) if bundle and data else None
     name = path.stem if path.is_file() else path.resolve().name

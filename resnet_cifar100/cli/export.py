@@ -1,7 +1,8 @@
 """The command that writes a network in another form."""
 
+import tempfile
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import tyro
 
@@ -9,35 +10,65 @@ from resnet_cifar100.cli.measure import default_checkpoint
 from resnet_cifar100.cli.screen import say
 from resnet_cifar100.errors import ConfigError
 
+if TYPE_CHECKING:
+    from resnet_cifar100.bundle import Bundle
+
+_OUT = {"onnx": Path("exports/model.onnx"), "web": Path("exports/web/index.html")}
+
 
 def export(
-    kind: tyro.conf.Positional[Literal["onnx"]],
+    kind: tyro.conf.Positional[Literal["onnx", "web"]],
     checkpoint_path: Path | None = None,
-    out: Path = Path("exports/model.onnx"),
+    out: Path | None = None,
     int8: bool = False,
     data_dir: Path | None = None,
 ) -> None:
-    """Write a checkpoint as one ONNX file that needs neither PyTorch nor this project to run.
+    """Write a network as an ONNX file, or as a web page that runs it in the browser.
 
     Args:
-        kind: onnx.
+        kind: onnx, one file that needs neither PyTorch nor this project to run; or web, one HTML
+            file that needs no server, with the network in 8-bit integers. web needs npm.
         checkpoint_path: A best_model.pth or .safetensors file; by default your own
             checkpoints/best_model.pth, else the weights that come with the repository.
-        out: The file to write.
-        int8: Write it in 8-bit integers too, as NAME-int8.onnx, with a card NAME-int8.md of what
-            that costs and gives. Needs the data set.
-        data_dir: Folder that holds cifar-100-python; by default the one that the run used.
+        out: The file to write, by default exports/model.onnx or exports/web/index.html.
+        int8: Write an ONNX file in 8-bit integers too, as NAME-int8.onnx, with a card NAME-int8.md
+            of what that costs and gives.
+        data_dir: Folder that holds cifar-100-python; by default the one that the run used. Eight
+            bits need the data set.
     """
     from resnet_cifar100.bundle import load_bundle
     from resnet_cifar100.export.files import write_card, write_int8, write_onnx
     from resnet_cifar100.runtime import keep_freed_memory
 
-    if out.suffix != f".{kind}":
-        raise ConfigError(f"--out must be a file name ending in .{kind}, got {out}")
+    out = out or _OUT[kind]
+    if out.suffix != _OUT[kind].suffix:
+        raise ConfigError(f"--out must be a file name ending in {_OUT[kind].suffix}, got {out}")
     keep_freed_memory()
     bundle = load_bundle(checkpoint_path or default_checkpoint())
+    if kind == "web":
+        if int8:
+            raise ConfigError("--int8 is for onnx; a web page is always in 8-bit integers")
+        _export_page(bundle, out, data_dir)
+        return
     write_onnx(bundle, out, data_dir, say)
     if int8:
         path = write_int8(bundle, out, data_dir, say)
         write_card(bundle, out, path, data_dir, say)
         say(path.with_suffix(".md").read_text())
+
+
+def _export_page(bundle: "Bundle", out: Path, data_dir: Path | None) -> None:
+    from resnet_cifar100.bundle import describe, without_folders
+    from resnet_cifar100.export.files import write_int8, write_onnx
+    from resnet_cifar100.export.web import fetch_runtime, save_page
+    from resnet_cifar100.serve.predictor import LEAST_PROB
+
+    bundle = without_folders(bundle)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        runtime = fetch_runtime(folder / "runtime")
+        write_onnx(bundle, folder / "model.onnx", data_dir, say)
+        network = write_int8(bundle, folder / "model.onnx", data_dir, say).read_bytes()
+        save_page(out, network, describe(bundle), runtime, LEAST_PROB)
+    size, own = out.stat().st_size / 1e6, len(network) / 1e6
+    say(f"{out}, {size:.1f} MB, of which the network is {own:.1f}: open it in a browser.")

@@ -1,8 +1,9 @@
 """Commands that use a trained network: evaluate, predict."""
 
 import dataclasses
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 from rich.table import Table
@@ -13,6 +14,8 @@ from resnet_cifar100.config import BEST_MODEL, SHIPPED_MODEL, Config
 from resnet_cifar100.errors import ConfigError, ImageError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from resnet_cifar100.serve.predictor import Predictor
 
 
@@ -22,14 +25,14 @@ def evaluate(
     data_dir: Path | None = None,
     device: str = "auto",
 ) -> None:
-    """Measure top-1, top-5 and loss of a checkpoint on a split of the data it was trained on.
+    """Measure top-1, top-5 and loss of a network on a split of the data it was trained on.
 
     Args:
-        checkpoint_path: A best_model.pth or .safetensors file; by default your own
+        checkpoint_path: A best_model.pth, .safetensors or .onnx file; by default your own
             checkpoints/best_model.pth, else the weights that come with the repository.
         split: test, or the val or train images of that run.
         data_dir: Folder that holds cifar-100-python; by default the one that the run used.
-        device: auto, cpu, cuda, mps.
+        device: auto, cpu, cuda, mps. An .onnx file runs on the CPU.
     """
     from resnet_cifar100.bundle import load_bundle
     from resnet_cifar100.engine.evaluate import evaluate as measure
@@ -37,16 +40,23 @@ def evaluate(
     from resnet_cifar100.runtime import choose_device, keep_freed_memory
 
     keep_freed_memory()
-    checkpoint_path = checkpoint_path or default_checkpoint()
-    bundle, target = load_bundle(checkpoint_path), choose_device(device)
-    dataset, chosen = load_split(bundle, split, data_dir)
-    metrics = measure(bundle.to(target).logits, chosen.to(target))
-    say(f"{checkpoint_path} on {dataset.title} {split} ({len(chosen.labels):,} images)")
+    path, target = checkpoint_path or default_checkpoint(), choose_device(device)
+    if path.suffix == ".onnx":
+        predict, provenance = _onnx_predict(path)
+        target = choose_device("cpu")
+    else:
+        bundle = load_bundle(path).to(target)
+        predict, provenance = bundle.logits, bundle.provenance
+    dataset, chosen = load_split(provenance, split, data_dir)
+    metrics = measure(predict, chosen.to(target))
+    say(f"{path} on {dataset.title} {split} ({len(chosen.labels):,} images)")
     table = Table()
     for name in ("top-1", "top-5", "loss"):
         table.add_column(name, justify="right")
     table.add_row(f"{metrics.top1:.2%}", f"{metrics.top5:.2%}", f"{metrics.loss:.4f}")
     console.print(table)
+    if path.suffix == ".onnx":
+        say("An .onnx file gives calibrated probabilities: the loss is theirs.")
 
 
 def predict(
@@ -135,6 +145,19 @@ def default_checkpoint() -> Path:
         return BEST_MODEL
     say(f"{BEST_MODEL} does not exist, so this uses {SHIPPED_MODEL}.")
     return SHIPPED_MODEL
+
+
+def _onnx_predict(path: Path) -> tuple["Callable[[Tensor], Tensor]", "Mapping[str, Any]"]:
+    """Return an .onnx file as a function from images to logits, and its provenance."""
+    import torch
+
+    from resnet_cifar100.serve.networks import OnnxNetwork
+
+    network = OnnxNetwork(path)
+    return (
+        lambda images: torch.from_numpy(network.score(images.numpy()).probs).log(),
+        network.description["provenance"],
+    )
 
 
 def _predict_one(predictor: "Predictor", path: Path, top_k: int) -> bool:

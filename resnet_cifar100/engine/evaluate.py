@@ -1,15 +1,14 @@
 """Run a network over a split and measure."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from resnet_cifar100.bundle import Bundle
 from resnet_cifar100.config import Config
 from resnet_cifar100.data.cifar100 import Dataset, load_dataset, training_splits
 from resnet_cifar100.data.loader import Split
@@ -20,14 +19,18 @@ EVAL_BATCH_SIZE = 500
 SplitName = Literal["test", "val", "train"]
 
 
-def load_split(bundle: Bundle, name: SplitName, data_dir: Path | None) -> tuple[Dataset, Split]:
+def load_split(
+    provenance: Mapping[str, Any], name: SplitName, data_dir: Path | None
+) -> tuple[Dataset, Split]:
     """Return the data set that a network was trained on, and the split of this name of its run.
+
+    `provenance` is that of its bundle.
 
     Raises:
         ConfigError: for val, where that run held nothing out.
         DataError: where that data set cannot be had.
     """
-    title, config = bundle.provenance["dataset"], Config.from_json(bundle.provenance["config"])
+    title, config = provenance["dataset"], Config.from_json(provenance["config"])
     config = dataclasses.replace(config, data_dir=data_dir or config.data_dir)
     dataset = load_dataset(config)
     if dataset.title != title:

@@ -22,8 +22,8 @@ def render_card(bundle: Bundle, comparison: Comparison) -> str:
             f"# {plain(config.model)} in 8-bit integers\n",
             *([SYNTHETIC_WARNING] if title == "SYNTHETIC" else []),
             f"Recipe {code(config.recipe)}, seed {config.seed}, on {plain(title)}. Statically "
-            "quantised: weights in int8, a scale for each channel, activations in uint8, their "
-            f"ranges from {CALIBRATION_IMAGES} training images.\n",
+            "quantised convolutions: weights in int8, a scale for each channel, activations in "
+            f"uint8, their ranges from {CALIBRATION_IMAGES} training images.\n",
             comparison_text(comparison),
             _stamp(),
         ]

@@ -40,7 +40,7 @@ def write_onnx(bundle: Bundle, path: Path, data_dir: Path | None, say: Say) -> N
         ExportError: where the answers differ; the file is then removed.
     """
     save_onnx(bundle, path)
-    say(f"{path}, {path.stat().st_size / 1e6:.1f} MB")
+    say(f"{path.name}, {path.stat().st_size / 1e6:.1f} MB")
     images, what = _pictures(bundle, data_dir)
     ours, theirs = (predict_all(one, images) for one in (eager(bundle), onnx(path)))
     same, difference = int((ours.argmax(1) == theirs.argmax(1)).sum()), abs(ours - theirs).max()
@@ -63,7 +63,7 @@ def write_int8(bundle: Bundle, source: Path, data_dir: Path | None, say: Say) ->
         CheckpointError: where it cannot be written.
         DataError: where the data set cannot be had.
     """
-    dataset, train = load_split(bundle, "train", data_dir)
+    dataset, train = load_split(bundle.provenance, "train", data_dir)
     order = torch.randperm(len(train.labels), generator=torch.Generator().manual_seed(0))
     path = source.with_stem(f"{source.stem}-int8")
     say(f"Fitting ranges on {CALIBRATION_IMAGES} training images of {dataset.title} ...")
@@ -98,7 +98,7 @@ def compare_files(
     Raises:
         DataError: where the data set cannot be had.
     """
-    dataset, test = load_split(bundle, "test", data_dir)
+    dataset, test = load_split(bundle.provenance, "test", data_dir)
     forms = {"PyTorch, eager": eager(bundle)}
     if is_compiled:
         forms["PyTorch, compiled"] = compiled(bundle)
@@ -122,7 +122,7 @@ def has_data(bundle: Bundle, data_dir: Path | None) -> bool:
 def _pictures(bundle: Bundle, data_dir: Path | None) -> tuple[np.ndarray, str]:
     """Return test images where the data set is at hand, else a few drawings, and what they are."""
     if has_data(bundle, data_dir):
-        dataset, test = load_split(bundle, "test", data_dir)
+        dataset, test = load_split(bundle.provenance, "test", data_dir)
         return test.images[:PARITY_IMAGES].numpy(), f"{dataset.title} test images"
     with tempfile.TemporaryDirectory() as name:
         drawn = [load_image(path) for path in write_drawings(Path(name))]

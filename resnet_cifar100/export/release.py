@@ -3,7 +3,6 @@
 A folder is written whole, checked, and only then pushed (hub.py).
 """
 
-import dataclasses
 import json
 import shutil
 from collections.abc import Callable
@@ -15,8 +14,7 @@ from huggingface_hub import SpaceCard
 
 from resnet_cifar100 import __version__
 from resnet_cifar100.analysis.analyze import Options, analyze
-from resnet_cifar100.bundle import Bundle, describe, load_bundle
-from resnet_cifar100.config import Config
+from resnet_cifar100.bundle import Bundle, describe, load_bundle, without_folders
 from resnet_cifar100.errors import CheckpointError, ExportError
 from resnet_cifar100.export.files import has_data, write_card, write_int8, write_onnx
 from resnet_cifar100.export.modelcard import render_eval_results, render_model_card
@@ -64,7 +62,7 @@ def write_model_folder(
         CheckpointError: for weights that cannot be read, or a folder that cannot be written.
         ExportError: where `folder` holds other files, or an exported file answers otherwise.
     """
-    bundle = _without_folders(load_bundle(checkpoint))
+    bundle = without_folders(load_bundle(checkpoint))
     _clear(folder, "model")
     Classifier(bundle).save_pretrained(folder)
     write_onnx(bundle, folder / "model.onnx", data_dir, say)
@@ -146,12 +144,6 @@ def _clear(folder: Path, kind: str) -> None:
         folder.mkdir(parents=True)
     except OSError as error:
         raise CheckpointError(f"{folder} cannot be written to ({error.strerror})") from error
-
-
-def _without_folders(bundle: Bundle) -> Bundle:
-    """Return the bundle with nothing in it about the folders of this machine."""
-    config = Config.from_json(bundle.provenance["config"]).without_folders()
-    return dataclasses.replace(bundle, provenance={**bundle.provenance, "config": config.to_json()})
 
 
 def _copy_sources(patterns: tuple[str, ...], folder: Path) -> None:

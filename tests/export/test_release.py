@@ -16,6 +16,7 @@ import yaml
 from huggingface_hub import ModelCard
 
 from resnet_cifar100.bundle import load_bundle
+from resnet_cifar100.cli import main
 from resnet_cifar100.data.drawings import write_drawings
 from resnet_cifar100.errors import CheckpointError, ExportError
 from resnet_cifar100.export.modelcard import render_eval_results, render_model_card
@@ -209,3 +210,14 @@ def test_settings_and_files_keep_only_the_names_of_absolute_paths():
     assert config.without_folders().data_dir == Path("data")
     assert config.without_folders().log_file == Path("logs/a.md")
     assert np.isclose(config.without_folders().lr, config.lr)
+
+
+def test_evaluate_takes_the_onnx_files_too(released, tiny_data_dir, capsys):
+    figures = []
+    for path in (released.checkpoint, released.model / "model.onnx"):
+        words = ["evaluate", "--checkpoint-path", str(path), "--data-dir", str(tiny_data_dir)]
+        assert main(words) == 0
+        shown = capsys.readouterr().out
+        figures.append(re.findall(r"[\d.]+%", shown))
+    assert figures[0] == figures[1]
+    assert "the loss is theirs" in shown

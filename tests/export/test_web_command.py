@@ -1,0 +1,41 @@
+import shutil
+
+import pytest
+
+from resnet_cifar100.cli import main
+from tests.export.conftest import run_command
+
+
+@pytest.mark.skipif(not shutil.which("npm"), reason="there is no npm here")
+def test_the_command_writes_a_page_that_is_a_static_space(released, tiny_data_dir, tmp_path):
+    words = ["export", "web", "--checkpoint-path", released.checkpoint, "--out", "it/index.html"]
+    done = run_command(*words, "--data-dir", tiny_data_dir, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "it/index.html" in done.stdout
+    page = (tmp_path / "it/index.html").read_text()
+    assert "SYNTHETIC" in page
+    assert str(tiny_data_dir) not in page
+    assert "sdk: static" in (tmp_path / "it/README.md").read_text()
+    assert {path.name for path in (tmp_path / "it").iterdir()} == {"index.html", "README.md"}
+
+
+def test_without_npm_it_says_so_at_once(released, tmp_path):
+    words = ["export", "web", "--checkpoint-path", released.checkpoint]
+    done = run_command(*words, cwd=tmp_path, PATH=str(tmp_path))
+    assert done.returncode == 7
+    assert done.stderr.startswith("A web page needs npm")
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "exports").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["web", "--out", "page.onnx"], "--out must be a file name ending in .html"),
+        (["onnx", "--out", "page.html"], "--out must be a file name ending in .onnx"),
+        (["web", "--int8"], "--int8 is for onnx"),
+    ],
+)
+def test_flags_that_do_not_fit_are_refused(words, reason, capsys):
+    assert main(["export", *words]) == 3
+    assert reason in capsys.readouterr().err
