@@ -27,14 +27,14 @@ def export(
 
     Args:
         kind: onnx, one file that needs neither PyTorch nor this project to run; or web, one HTML
-            file that needs no server, with the network in 8-bit integers. web needs npm.
+            file that needs no server, its largest weights rounded to 8 bits. web needs npm.
         checkpoint_path: A best_model.pth or .safetensors file; by default your own
             checkpoints/best_model.pth, else the weights that come with the repository.
         out: The file to write, by default exports/model.onnx or exports/web/index.html.
         int8: Write an ONNX file in 8-bit integers too, as NAME-int8.onnx, with a card NAME-int8.md
-            of what that costs and gives.
-        data_dir: Folder that holds cifar-100-python; by default the one that the run used. Eight
-            bits need the data set.
+            of what that costs and gives. Needs the data set.
+        data_dir: Folder that holds cifar-100-python; by default the one that the run used. Without
+            the data set, answers are compared on drawings.
     """
     from resnet_cifar100.bundle import load_bundle
     from resnet_cifar100.export.files import write_card, write_int8, write_onnx
@@ -47,7 +47,7 @@ def export(
     bundle = load_bundle(checkpoint_path or default_checkpoint())
     if kind == "web":
         if int8:
-            raise ConfigError("--int8 is for onnx; a web page is always in 8-bit integers")
+            raise ConfigError("--int8 is for onnx")
         _export_page(bundle, out, data_dir)
         return
     write_onnx(bundle, out, data_dir, say)
@@ -59,7 +59,7 @@ def export(
 
 def _export_page(bundle: "Bundle", out: Path, data_dir: Path | None) -> None:
     from resnet_cifar100.bundle import describe, without_folders
-    from resnet_cifar100.export.files import write_int8, write_onnx
+    from resnet_cifar100.export.files import write_onnx, write_small
     from resnet_cifar100.export.web import fetch_runtime, save_page
     from resnet_cifar100.serve.predictor import LEAST_PROB
 
@@ -68,7 +68,7 @@ def _export_page(bundle: "Bundle", out: Path, data_dir: Path | None) -> None:
         folder = Path(name)
         runtime = fetch_runtime(folder / "runtime")
         write_onnx(bundle, folder / "model.onnx", data_dir, say)
-        network = write_int8(bundle, folder / "model.onnx", data_dir, say).read_bytes()
+        network = write_small(bundle, folder / "model.onnx", data_dir, say).read_bytes()
         save_page(out, network, describe(bundle), runtime, LEAST_PROB)
     size, own = out.stat().st_size / 1e6, len(network) / 1e6
     say(f"{out}, {size:.1f} MB, of which the network is {own:.1f}: open it in a browser.")

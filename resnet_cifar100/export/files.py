@@ -25,9 +25,11 @@ from resnet_cifar100.export.forms import (
 )
 from resnet_cifar100.export.onnx import save_onnx
 from resnet_cifar100.export.quantize import CALIBRATION_IMAGES, save_int8
+from resnet_cifar100.export.shrink import save_small
 from resnet_cifar100.storage import replace_file
 
 PARITY_IMAGES = 1000
+SMALL_BYTES = 7_500_000  # of the weights in a page
 MOST_DIFFERENCE = 1e-3  # of a probability; what is measured is a hundredth of it
 Say = Callable[[str], None]
 
@@ -40,20 +42,25 @@ def write_onnx(bundle: Bundle, path: Path, data_dir: Path | None, say: Say) -> N
         ExportError: where the answers differ; the file is then removed.
     """
     save_onnx(bundle, path)
-    say(f"{path.name}, {path.stat().st_size / 1e6:.1f} MB")
-    images, what = _pictures(bundle, data_dir)
-    ours, theirs = (predict_all(one, images) for one in (eager(bundle), onnx(path)))
-    same, difference = int((ours.argmax(1) == theirs.argmax(1)).sum()), abs(ours - theirs).max()
+    difference = _compare(bundle, path, data_dir, say)
     if not difference <= MOST_DIFFERENCE:
         path.unlink()
         raise ExportError(
             f"{path} answered otherwise than PyTorch (probabilities {difference:.1g} apart) and "
             "was removed"
         )
-    say(
-        f"The same class as PyTorch on {same:,} of {len(images):,} {what}; probabilities differ by "
-        f"at most {difference:.1g}."
-    )
+
+
+def write_small(bundle: Bundle, source: Path, data_dir: Path | None, say: Say) -> Path:
+    """Write the ONNX file `source` small enough for a page, as NAME-small.onnx; return its path.
+
+    Raises:
+        CheckpointError: where it cannot be written.
+    """
+    path = source.with_stem(f"{source.stem}-small")
+    save_small(source, path, SMALL_BYTES)
+    _compare(bundle, path, data_dir, say)
+    return path
 
 
 def write_int8(bundle: Bundle, source: Path, data_dir: Path | None, say: Say) -> Path:
@@ -117,6 +124,18 @@ def has_data(bundle: Bundle, data_dir: Path | None) -> bool:
         return True
     folder = data_dir or Config.from_json(bundle.provenance["config"]).data_dir
     return find_cifar100(folder) is not None
+
+
+def _compare(bundle: Bundle, path: Path, data_dir: Path | None, say: Say) -> float:
+    """Say how far the answers of a file are from PyTorch's; return the largest difference."""
+    images, what = _pictures(bundle, data_dir)
+    ours, theirs = (predict_all(one, images) for one in (eager(bundle), onnx(path)))
+    same, difference = int((ours.argmax(1) == theirs.argmax(1)).sum()), abs(ours - theirs).max()
+    say(
+        f"{path.name}, {path.stat().st_size / 1e6:.1f} MB: the same class as PyTorch on {same:,} "
+        f"of {len(images):,} {what}; probabilities differ by at most {difference:.1g}."
+    )
+    return float(difference)
 
 
 def _pictures(bundle: Bundle, data_dir: Path | None) -> tuple[np.ndarray, str]:

@@ -76,7 +76,7 @@ def test_the_command_writes_both_files_and_a_card(tiny_data_dir, tmp_path, capsy
     path = train(tmp_path, tiny_data_dir, epochs=1) / "best_model.pth"
     flags = ["--checkpoint-path", str(path), "--out", str(tmp_path / "net.onnx")]
     assert main(["export", "onnx", *flags]) == 0
-    assert "The same class as PyTorch on" in capsys.readouterr().out
+    assert "the same class as PyTorch on" in capsys.readouterr().out
     assert main(["export", "onnx", *flags, "--int8"]) == 0
     card = (tmp_path / "net-int8.md").read_text()
     assert "SYNTHETIC" in card

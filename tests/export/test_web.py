@@ -19,7 +19,7 @@ from resnet_cifar100.config import SHIPPED_MODEL
 from resnet_cifar100.data.images import load_image
 from resnet_cifar100.errors import CheckpointError, ExportError
 from resnet_cifar100.export.onnx import save_onnx
-from resnet_cifar100.export.quantize import save_int8
+from resnet_cifar100.export.shrink import save_small
 from resnet_cifar100.export.web import fetch_runtime, save_page
 from resnet_cifar100.serve.networks import open_network
 from resnet_cifar100.serve.predictor import LEAST_PROB, Predictor
@@ -51,13 +51,12 @@ def bundle():
 
 
 @pytest.fixture(scope="module")
-def network(bundle, drawings, tmp_path_factory) -> Path:
-    """The shipped network in 8 bits, its ranges fitted on the drawings."""
+def network(bundle, tmp_path_factory) -> Path:
+    """The shipped network as small as a page has it."""
     folder = tmp_path_factory.mktemp("exports")
     save_onnx(bundle, folder / "model.onnx")
-    images = np.stack([load_image(path) for path in drawings.values()]).transpose(0, 3, 1, 2)
-    save_int8(folder / "model.onnx", folder / "int8.onnx", images)
-    return folder / "int8.onnx"
+    save_small(folder / "model.onnx", folder / "small.onnx", 7_500_000)
+    return folder / "small.onnx"
 
 
 @pytest.fixture(scope="module")

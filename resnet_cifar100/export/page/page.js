@@ -252,7 +252,7 @@ function showFacts() {
   part("name").textContent = model.name;
   part("dataset").textContent = provenance.dataset;
   part("top1").textContent =
-    top1 === undefined ? "not measured" : `${percent(top1, 2)}, before it was put into 8 bits`;
+    top1 === undefined ? "not measured" : `${percent(top1, 2)}, before its weights were rounded`;
   part("calibration").textContent = calibration.source;
   part("least").textContent = percent(facts.least_prob, 0);
   part("count").textContent = names.length;
