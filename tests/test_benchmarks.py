@@ -27,7 +27,7 @@ ASKED = page.Asked(
 @pytest.fixture(autouse=True)
 def no_compiler(monkeypatch):
     """Try no compilation: it takes seconds."""
-    monkeypatch.setattr("resnet_cifar100.runtime._compile_fault", lambda _device: "no compiler")
+    monkeypatch.setattr("resnet_cifar100.runtime.compile_fault", lambda _device: "no compiler")
 
 
 @pytest.fixture
