@@ -7,6 +7,7 @@ run keeps.
 import dataclasses
 import json
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -209,13 +210,14 @@ class Config:
         )
 
     def without_folders(self) -> "Config":
-        """Return the settings with nothing but the name left of each absolute path, to be shown."""
+        """Return what may be shown: names for absolute paths, and an address without a password."""
         values = ((field.name, getattr(self, field.name)) for field in dataclasses.fields(self))
         names: dict[str, Any] = {
             name: Path(value.name)
             for name, value in values
             if isinstance(value, Path) and value.is_absolute()
         }
+        names["data_url"] = re.sub(r"//[^/@]*@", "//", self.data_url)
         return dataclasses.replace(self, **names)
 
     def to_json(self) -> str:

@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import os
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -174,7 +175,10 @@ def _program() -> str:
 
 
 def _without_folder(argument: str) -> str:
-    return Path(argument).name if Path(argument).is_absolute() else argument
+    """Return a word of a command line with nothing private in it: no folder, no password."""
+    flag, equals, value = argument.rpartition("=")
+    name = Path(value).name if Path(value).is_absolute() else value
+    return flag + equals + re.sub(r"//[^/@]*@", "//", name)
 
 
 def _cpu_model() -> str:

@@ -44,7 +44,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         if command == "train":
             train(rest)
-        elif command == "push" and any(word.startswith("--token") for word in rest):
+        elif command == "push" and any(map(_is_token, rest)):
             raise ConfigError(  # before it is repeated in a message about unknown flags
                 "push takes no token on the command line, where others can read it: "
                 "run `hf auth login`, or set HF_TOKEN"
@@ -63,6 +63,10 @@ def main(argv: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     return 0
+
+
+def _is_token(word: str) -> bool:
+    return word.startswith(("--token", "--hf-token")) or word.rpartition("=")[2].startswith("hf_")
 
 
 def _show_commands(asked: str) -> int:

@@ -23,7 +23,7 @@ def bench(
         kind: inference.
         checkpoint_path: A best_model.pth or .safetensors file; by default your own
             checkpoints/best_model.pth, else the weights that come with the repository.
-        out: Folder for README.md and result.json; by default the table is only shown.
+        out: Folder for inference.md and inference.json; by default the table is only shown.
         data_dir: Folder that holds cifar-100-python; by default the one that the run used.
     """
     import torch
@@ -49,7 +49,6 @@ def bench(
     if out:
         forms = {name: form._asdict() for name, form in measured.forms.items()}
         result = {"forms": forms, "bytes": measured.sizes, "images": measured.images}
-        replace_file(out / "README.md", page)
-        replace_file(
-            out / "result.json", json.dumps({**result, "environment": stamp}, indent=2) + "\n"
-        )
+        replace_file(out / "inference.md", page)
+        text = json.dumps({**result, "environment": stamp}, indent=2)
+        replace_file(out / "inference.json", text + "\n")

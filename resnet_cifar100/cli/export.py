@@ -8,6 +8,7 @@ import tyro
 
 from resnet_cifar100.cli.measure import default_checkpoint
 from resnet_cifar100.cli.screen import say
+from resnet_cifar100.config import Config
 from resnet_cifar100.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ def _export_page(bundle: "Bundle", out: Path, data_dir: Path | None) -> None:
     from resnet_cifar100.export.web import fetch_runtime, save_page
     from resnet_cifar100.serve.predictor import LEAST_PROB
 
+    data_dir = data_dir or Config.from_json(bundle.provenance["config"]).data_dir
     bundle = without_folders(bundle)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

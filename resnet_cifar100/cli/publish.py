@@ -47,7 +47,7 @@ def push(
     write_model_folder(folders["model"], repo, checkpoint_path, record, data_dir, say)
     if space:
         folders["space"] = out / "space"
-        write_space_folder(folders["space"], repo, folders["model"] / "model.onnx")
+        write_space_folder(folders["space"], repo, folders["model"])
     for kind, folder in folders.items():
         names = check_folder(folder, kind, token)
         size = sum((folder / name).stat().st_size for name in names) / 1e6

@@ -23,7 +23,8 @@ def render_card(bundle: Bundle, comparison: Comparison) -> str:
             *([SYNTHETIC_WARNING] if title == "SYNTHETIC" else []),
             f"Recipe {code(config.recipe)}, seed {config.seed}, on {plain(title)}. Statically "
             "quantised convolutions: weights in int8, a scale for each channel, activations in "
-            f"uint8, their ranges from {CALIBRATION_IMAGES} training images.\n",
+            f"uint8, their ranges from {CALIBRATION_IMAGES} training images. Temperature and limit "
+            "for strange pictures are those of the whole network.\n",
             comparison_text(comparison),
             _stamp(),
         ]

@@ -30,7 +30,8 @@ from resnet_cifar100.storage import replace_file
 
 PARITY_IMAGES = 1000
 SMALL_BYTES = 7_500_000  # of the weights in a page
-MOST_DIFFERENCE = 1e-3  # of a probability; what is measured is a hundredth of it
+MOST_DIFFERENCE = 1e-4  # of a probability
+MOST_LOST = 0.005  # of top-1, in 8 bits, without a word of caution
 Say = Callable[[str], None]
 
 
@@ -60,6 +61,8 @@ def write_small(bundle: Bundle, source: Path, data_dir: Path | None, say: Say) -
     path = source.with_stem(f"{source.stem}-small")
     save_small(source, path, SMALL_BYTES)
     _compare(bundle, path, data_dir, say)
+    if path.stat().st_size > 1.1 * SMALL_BYTES:
+        say(f"It is too large a network for {SMALL_BYTES / 1e6:.1f} MB; the page will be heavy.")
     return path
 
 
@@ -89,6 +92,9 @@ def write_card(
     """
     comparison = compare_files(bundle, (source, int8), data_dir, say)
     replace_file(int8.with_suffix(".md"), render_card(bundle, comparison))
+    lost = next(iter(comparison.forms.values())).top1 - comparison.forms[int8.name].top1
+    if lost > MOST_LOST:
+        say(f"Caution: 8 bits cost this network {100 * lost:.2f} points of top-1.")
     return comparison
 
 

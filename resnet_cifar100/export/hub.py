@@ -1,12 +1,14 @@
 """The Hugging Face Hub: a folder becomes a repository's next revision, all of it or nothing.
 
 The token comes from $HF_TOKEN or from `hf auth login`, and goes nowhere but into the requests: what
-the server answers is not repeated either, since it might hold it.
+the server answers is not repeated either, by this project or by the client, since it might hold it.
 """
 
 import contextlib
 import json
 import os
+import tempfile
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,13 +24,15 @@ from huggingface_hub import (
     HfApi,
     get_session,
     get_token,
+    hf_hub_download,
 )
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+from huggingface_hub.utils import logging, validate_repo_id  # type: ignore[attr-defined]
 
 from resnet_cifar100.errors import ConfigError, ExportError
-from resnet_cifar100.export.release import MANIFEST, check_folder, is_allowed
+from resnet_cifar100.export.release import MANIFEST, check_folder, read_manifest
 
+logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # else it shows what a server warns of
 SECONDS = 60.0  # without a sign of life, after which a request is given up
 _OF_THE_HUB = {".gitattributes", "README.md"}  # what a repository made on the website may hold
 _KNOWN = (HfHubHTTPError, httpx2.HTTPError, OSError)
@@ -51,12 +55,13 @@ def check_access(repo: str) -> str:
         ExportError: where there is no token, or the Hub cannot be reached or does not accept it.
     """
     check_name(repo)
-    token = get_token()
+    with _one_sentence(repo):
+        token = get_token()
     if token is None:
         raise ExportError("There is no token: run `hf auth login`, or set HF_TOKEN.")
     get_session().timeout = SECONDS
     with _one_sentence(repo):
-        HfApi().whoami()
+        HfApi(token=token).whoami()
     return token
 
 
@@ -77,7 +82,7 @@ def check_name(repo: str) -> None:
 def push_folder(folder: Path, repo: str, kind: str, token: str, *, private: bool) -> str:
     """Make `folder` the next revision of a repository, made where there is none; return its URL.
 
-    `kind` is model or space. Files of an earlier push that `folder` lacks go; foreign files stay.
+    `kind` is model or space. Files of the push before that `folder` lacks go; foreign files stay.
     An interrupted push leaves the revision before it.
 
     Raises:
@@ -85,37 +90,45 @@ def push_folder(folder: Path, repo: str, kind: str, token: str, *, private: bool
             else or is public against `private`, and whatever the Hub answers.
     """
     names = check_folder(folder, kind, token)
-    api = HfApi()
-    with _one_sentence(repo):
+    api = HfApi(token=token)
+    with _one_sentence(f"{repo} ({kind})"):
         api.create_repo(
             repo,
             repo_type=kind,
-            private=private,
+            private=private or None,  # None leaves it to an organisation's own rule
             exist_ok=True,
             space_sdk="gradio" if kind == "space" else None,
         )
-        found = api.repo_info(repo, repo_type=kind)
-        theirs = set(api.list_repo_files(repo, repo_type=kind))
+        found = api.repo_info(repo, repo_type=kind, timeout=SECONDS)
+        theirs = {file.rfilename for file in getattr(found, "siblings", None) or []}
+        ours = _pushed_before(repo, kind, found.sha, token) if MANIFEST in theirs else set()
     if private and not found.private:
         raise ExportError(f"{repo} exists and is public; make it private on the Hub first")
-    foreign = sorted(theirs & set(names) - _OF_THE_HUB)
-    if foreign and MANIFEST not in theirs:
+    if foreign := sorted(theirs & set(names) - ours - _OF_THE_HUB):
         raise ExportError(
             f"{repo} holds {foreign[0]}, which no push of this project wrote; name another --repo"
         )
-    stale = [name for name in theirs - set(names) if is_allowed(name, kind)]
-    with _one_sentence(repo):
+    with _one_sentence(f"{repo} ({kind})"):
         commit = api.create_commit(
             repo,
             [
                 *(CommitOperationAdd(name, folder / name) for name in names),
-                *(CommitOperationDelete(name) for name in sorted(stale)),
+                *(CommitOperationDelete(name) for name in sorted(theirs & ours - set(names))),
             ],
             commit_message=_message(folder),
             repo_type=kind,
             parent_commit=found.sha,
         )
     return str(commit.repo_url)
+
+
+def _pushed_before(repo: str, kind: str, revision: str | None, token: str) -> set[str]:
+    """Return the files that the last push of this project wrote; none where there was none."""
+    with tempfile.TemporaryDirectory() as cache:
+        path = hf_hub_download(
+            repo, MANIFEST, repo_type=kind, revision=revision, token=token, cache_dir=cache
+        )
+        return {MANIFEST, *files} if (files := read_manifest(Path(path).parent)) else set()
 
 
 def _message(folder: Path) -> str:
@@ -125,10 +138,12 @@ def _message(folder: Path) -> str:
 
 @contextlib.contextmanager
 def _one_sentence(repo: str) -> Iterator[None]:
-    """Turn whatever the client raises into an ExportError of one sentence."""
+    """Turn whatever the client raises into an ExportError of one sentence; show no warnings."""
     try:
-        yield
-    except (*_KNOWN, ValueError, RuntimeError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the server's own words among them
+            yield
+    except Exception as error:  # the client does not expect every answer that there is
         raise ExportError(f"{repo} was not pushed: {_reason(error)}.") from None
 
 
@@ -140,9 +155,12 @@ def _reason(error: BaseException) -> str:
         status = error.response.status_code
         if status >= 500:
             return f"the Hub has a fault (status {status}); push again later"
-        return _REASONS.get(status, f"the Hub refuses the request (status {status})")
+        other = f"the Hub refuses the request (status {status}); look at status.huggingface.co"
+        return _REASONS.get(status, other)
+    if isinstance(error, OfflineModeIsEnabled):
+        return "HF_HUB_OFFLINE forbids it; unset it and push again"
     if isinstance(error, httpx2.TimeoutException):
         return f"the Hub did not answer for {SECONDS:.0f} seconds; push again later"
     if isinstance(error, _KNOWN):
         return f"the Hub cannot be reached ({type(error).__name__}); push again when it can"
-    return f"the Hub's client failed ({type(error).__name__})"
+    return f"the Hub's answer was not understood ({type(error).__name__}); push again later"

@@ -37,42 +37,49 @@ def render_model_card(
     `measured` are the network and its ONNX files. Figures are shown where there is a report.
     """
     config = Config.from_json(bundle.provenance["config"])
-    title = bundle.provenance["dataset"]
+    title = plain(bundle.provenance["dataset"])
     parts = [
-        f"---\n{_metadata(bundle, repo).to_yaml()}\n---\n",
+        f"---\n{_metadata(bundle, repo, measured).to_yaml()}\n---\n",
         f"# {plain(config.model)}, trained on {title} from scratch\n",
         SYNTHETIC_WARNING if title == "SYNTHETIC" else "",
         f"{_size(bundle)} It names what is on a picture of 32 x 32 pixels: one of "
         f"{len(bundle.fine_names)} classes. It has seen {title} alone: no pretrained weights.\n",
-        "## Results\n\n" + _results(bundle),
-        "## Use\n\n" + _USAGE.format(repo=repo),
+        "## Results\n\n" + _results(bundle, measured),
+        "## Use\n\n" + _USAGE.format(repo=repo) + _answers(bundle),
         "## Files\n\n" + "\n".join(files) + "\n",
         f"### The same network in each form\n\n{comparison_text(measured)}" if measured else "",
         _figures(folder),
         "## Training\n\n" + _training(bundle, config),
         "## Network\n\n" + part_table(bundle.model_config),
-        "## Limits\n\n" + _LIMITS,
+        "## Limits\n\n" + (_LIMITS if title != "SYNTHETIC" else _SYNTHETIC_LIMITS),
         "## Classes\n\n" + _classes(bundle),
         "## Licence and source\n\n" + _SOURCE,
     ]
     return "\n".join(part for part in parts if part)
 
 
-def render_eval_results(bundle: Bundle) -> str:
-    """Return the top-1 of the run as the Hub's `.eval_results/*.yaml`, for CIFAR-100 alone."""
+def has_results(bundle: Bundle) -> bool:
+    """Whether the run was finished, so that its figures are results, and on CIFAR-100."""
+    provenance = bundle.provenance
+    return "chosen_by" in provenance["metrics"] and provenance["dataset"] != "SYNTHETIC"
+
+
+def render_eval_results(bundle: Bundle, measured: Comparison | None) -> str:
+    """Return top-1 as the Hub's `.eval_results/*.yaml`, for a network that `has_results`."""
     entry = EvalResultEntry(
         dataset_id=DATASET,
         task_id="cifar100",
-        value=round(100 * bundle.provenance["metrics"]["test/top1"], 2),
-        notes="top-1 of the final weights on all test images, no test-time augmentation",
+        value=round(100 * _top1(bundle, measured), 2),
+        notes=f"top-1 on all test images; weights of the "
+        f"{bundle.provenance['metrics']['chosen_by']}; no test-time augmentation",
     )
     text: str = yaml.safe_dump(eval_result_entries_to_yaml([entry]), sort_keys=False)
     return text
 
 
-def _metadata(bundle: Bundle, repo: str) -> ModelCardData:
-    """Return the front matter; SYNTHETIC figures are not given as results."""
-    found = bundle.provenance["metrics"]
+def _metadata(bundle: Bundle, repo: str, measured: Comparison | None) -> ModelCardData:
+    """Return the front matter; only figures of a finished run on CIFAR-100 are results."""
+    found = {**bundle.provenance["metrics"], "test/top1": _top1(bundle, measured)}
     is_real = bundle.provenance["dataset"] != "SYNTHETIC"
     results = [
         EvalResult(
@@ -85,12 +92,12 @@ def _metadata(bundle: Bundle, repo: str) -> ModelCardData:
             metric_value=round(100 * found[key], 2),
         )
         for key, (kind, name) in _METRICS.items()
-        if is_real and key in found
+        if has_results(bundle)
     ]
     return ModelCardData(
         license="mit",
         pipeline_tag="image-classification",
-        tags=["cifar-100", "resnet", "onnx", "pytorch_model_hub_mixin"],
+        tags=[*(["cifar-100"] if is_real else []), "resnet", "onnx", "pytorch_model_hub_mixin"],
         datasets=[DATASET] if is_real else None,
         metrics=["accuracy"] if results else None,
         model_name=repo.split("/")[-1],
@@ -103,21 +110,42 @@ def _size(bundle: Bundle) -> str:
     return f"A network of {count / 1e6:.1f} million parameters."
 
 
-def _results(bundle: Bundle) -> str:
+def _top1(bundle: Bundle, measured: Comparison | None) -> float:
+    """Return test top-1: of these very weights where it was measured, else as the run says."""
+    if measured:
+        return next(iter(measured.forms.values())).top1
+    return float(bundle.provenance["metrics"].get("test/top1", 0))
+
+
+def _results(bundle: Bundle, measured: Comparison | None) -> str:
     found, config = bundle.provenance["metrics"], Config.from_json(bundle.provenance["config"])
+    if "chosen_by" not in found:
+        return "This run was not finished, so there are no results.\n"
     split = f"{plain(bundle.provenance['dataset'])}, test images"
-    rows = [
-        (name, f"**{found[key]:.2%}**", split)
-        for key, (_, name) in _METRICS.items()
-        if key in found
-    ]
-    if not rows:
-        return "This run was not finished: the test images were not measured.\n"
+    rows = [("Top-1", f"**{_top1(bundle, measured):.2%}**", split)]
+    rows += [("Top-5", f"**{found['test/top5']:.2%}**", split)]
+    source = (
+        "Top-1 is that of these files; the run itself ended with" if measured else "It ended with"
+    )
     return (
         markdown_table(["Metric", "Value", "On"], rows)
         + f"\nOne run, seed {config.seed}; weights of the {plain(found['chosen_by'])}; no "
-        "test-time augmentation; the test images chose nothing. Measured when the run ended, on "
-        "its machine and in its precision.\n"
+        f"test-time augmentation; the test images chose nothing. {source} "
+        f"{found['test/top1']:.2%}.\n"
+    )
+
+
+def _answers(bundle: Bundle) -> str:
+    """Return what stands below the examples: what the ONNX file does, and what it gives."""
+    if bundle.calibration.class_means is None:
+        rest = "Its probabilities are not calibrated, and `strangeness` is always 0."
+    else:
+        rest = (
+            "Its probabilities are calibrated; `strangeness` says how unlike the training pictures "
+            "a picture is."
+        )
+    return (
+        f"\nThe ONNX file cuts the centre square and shrinks it to 32 x 32 pixels itself. {rest}\n"
     )
 
 
@@ -137,20 +165,21 @@ def _training(bundle: Bundle, config: Config) -> str:
     stamp: Mapping[str, Any] = bundle.provenance["environment"]
     seconds = bundle.provenance["metrics"].get("train_seconds")
     count = config.train_size or 50_000 - config.val_size
+    changed = ", with uncommitted changes" if stamp.get("uncommitted_changes") else ""
     rows = {
         "Data": f"{plain(bundle.provenance['dataset'])}, {count:,} training images"
         if bundle.provenance["dataset"] != "SYNTHETIC"
         else "SYNTHETIC drawn shapes",
-        "Held out to choose by": f"{config.val_size:,} of the training images"
+        "Held out to choose by": f"{config.val_size:,} others of the training set"
         if config.val_size
         else "nothing: the last epoch counts",
-        "Recipe": f"{code(config.recipe)}, {config.epochs} epochs of batch {config.batch_size}, "
+        "Recipe": f"{code(config.recipe)}, up to {config.epochs} epochs of {config.batch_size}, "
         f"{plain(config.optimizer)}, seed {config.seed}",
-        "Time": str(timedelta(seconds=round(seconds))) if seconds else "not recorded",
-        "On": f"{plain(stamp.get('gpu') or stamp.get('cpu', '?'))}, {stamp.get('threads', '?')} "
-        f"threads, torch {plain(stamp.get('torch', '?'))}",
+        "Time to these weights": str(timedelta(seconds=round(seconds))) if seconds else "?",
+        "On": f"{plain(' '.join(stamp.get('runtime') or [stamp.get('cpu', '?')]))} torch "
+        f"{plain(stamp.get('torch', '?'))}.",
         "Command": code(stamp.get("command", "?")),
-        "Commit of the project": code(stamp.get("commit", "?")),
+        "Commit of resnet_cifar100": code(stamp.get("commit") or "?") + changed,
         "Calibration": plain(bundle.calibration.source),
     }
     return markdown_table(["What", "Value"], list(rows.items()))
@@ -173,10 +202,11 @@ huggingface_hub pillow`):
 ```python
 import json, numpy, onnxruntime
 from huggingface_hub import hf_hub_download
-from PIL import Image
+from PIL import Image, ImageOps
 
 network = onnxruntime.InferenceSession(hf_hub_download("{repo}", "model.onnx"))
-pixels = numpy.asarray(Image.open("picture.jpg").convert("RGB")).transpose(2, 0, 1)[None]
+picture = ImageOps.exif_transpose(Image.open("picture.jpg")).convert("RGB")
+pixels = numpy.asarray(picture).transpose(2, 0, 1)[None]
 (probs,) = network.run(["probs"], {{"images": pixels}})
 names = json.loads(network.get_modelmeta().custom_metadata_map["description"])["fine_names"]
 print(names[probs[0].argmax()], probs[0].max())
@@ -195,9 +225,10 @@ from resnet_cifar100.export.pretrained import Classifier
 network = Classifier.from_pretrained("{repo}")
 logits = network(images)  # uint8 (N,3,32,32) -> float32 (N,K); network.names are the K classes
 ```
+"""
 
-The ONNX file cuts the centre square and shrinks it to 32 x 32 pixels itself. Its probabilities are
-calibrated; `strangeness` says how unlike the training pictures a picture is.
+_SYNTHETIC_LIMITS = """It knows shapes that a program drew, and nothing else. Nothing that it says
+of a photograph means anything.
 """
 
 _LIMITS = """It knows these classes and nothing else: it will name one of them whatever it is shown.

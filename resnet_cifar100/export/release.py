@@ -3,26 +3,29 @@
 A folder is written whole, checked, and only then pushed (hub.py).
 """
 
+import contextlib
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from huggingface_hub import SpaceCard
 
 from resnet_cifar100 import __version__
 from resnet_cifar100.analysis.analyze import Options, analyze
 from resnet_cifar100.bundle import Bundle, describe, load_bundle, without_folders
+from resnet_cifar100.config import Config
 from resnet_cifar100.errors import CheckpointError, ExportError
 from resnet_cifar100.export.files import has_data, write_card, write_int8, write_onnx
-from resnet_cifar100.export.modelcard import render_eval_results, render_model_card
+from resnet_cifar100.export.modelcard import has_results, render_eval_results, render_model_card
 from resnet_cifar100.export.pretrained import Classifier
 from resnet_cifar100.storage import replace_file, sha256_of
 
 MANIFEST = "manifest.json"
-ROOT = Path(__file__).resolve().parents[2]
 _PACKAGE = "resnet_cifar100"
 # What reads a published network, and what serves one: files of the package, none of training.
 _READER = (
@@ -62,46 +65,54 @@ def write_model_folder(
         CheckpointError: for weights that cannot be read, or a folder that cannot be written.
         ExportError: where `folder` holds other files, or an exported file answers otherwise.
     """
-    bundle = without_folders(load_bundle(checkpoint))
-    _clear(folder, "model")
-    Classifier(bundle).save_pretrained(folder)
-    write_onnx(bundle, folder / "model.onnx", data_dir, say)
-    measured = None
-    if has_data(bundle, data_dir):
-        int8 = write_int8(bundle, folder / "model.onnx", data_dir, say)
-        measured = write_card(bundle, folder / "model.onnx", int8, data_dir, say)
-        options = Options(device=torch.device("cpu"), data_dir=data_dir, with_images=False)
-        analyze(checkpoint, record, folder / "report", options, say)
-        (folder / "report/predictions.npz").unlink()
-    else:
-        say("Without the data set there is no file in 8-bit integers and no report.")
-    metrics = bundle.provenance["metrics"]
-    if bundle.provenance["dataset"] != "SYNTHETIC" and "test/top1" in metrics:
-        replace_file(folder / ".eval_results/cifar100.yaml", render_eval_results(bundle))
-    _copy_sources(_READER, folder)
-    card = render_model_card(bundle, repo, folder, measured, _files(folder))
-    replace_file(folder / "README.md", card)
-    _write_manifest(folder, "model")
-    _check_answers(folder, bundle)
+    whole = load_bundle(checkpoint)
+    bundle = without_folders(whole)
+    data_dir = data_dir or Config.from_json(whole.provenance["config"]).data_dir
+    for name in ("LICENSE", "huggingface_app"):
+        _beside_package(name)  # before minutes of work
+    with _new_folder(folder) as new:
+        Classifier(bundle).save_pretrained(new)
+        write_onnx(bundle, new / "model.onnx", data_dir, say)
+        measured = None
+        if has_data(bundle, data_dir):
+            int8 = write_int8(bundle, new / "model.onnx", data_dir, say)
+            measured = write_card(bundle, new / "model.onnx", int8, data_dir, say)
+            options = Options(device=torch.device("cpu"), data_dir=data_dir, with_images=False)
+            analyze(checkpoint, record, new / "report", options, say)
+            (new / "report/predictions.npz").unlink()
+        else:
+            say("Without the data set there is no file in 8-bit integers and no report.")
+        if has_results(bundle):
+            text = render_eval_results(bundle, measured)
+            replace_file(new / ".eval_results/cifar100.yaml", text)
+        _copy_sources(_READER, new)
+        card = render_model_card(bundle, repo, new, measured, _files(new))
+        replace_file(new / "README.md", card)
+        _write_manifest(new, "model")
+        _check_answers(new, bundle)
 
 
-def write_space_folder(folder: Path, repo: str, network: Path) -> None:
-    """Write the Space `repo`: the web page of huggingface_app, with the ONNX file `network`.
+def write_space_folder(folder: Path, repo: str, model: Path) -> None:
+    """Write the Space `repo`: the page of huggingface_app, with the network of the folder `model`.
 
     Raises:
         CheckpointError: where it cannot be written.
         ExportError: where `folder` holds other files.
     """
-    _clear(folder, "space")
-    door = ROOT / "huggingface_app"
-    for name in ("app.py", "requirements.txt"):
-        replace_file(folder / name, (door / name).read_bytes())
-    replace_file(folder / "model.onnx", network.read_bytes())
-    card = SpaceCard.load(door / "README.md")
-    card.data.models = [repo]
-    replace_file(folder / "README.md", str(card))
-    _copy_sources(_SERVER, folder)
-    _write_manifest(folder, "space")
+    app = _beside_package("huggingface_app")
+    with _new_folder(folder) as new:
+        for name in ("app.py", "requirements.txt"):
+            replace_file(new / name, (app / name).read_bytes())
+        replace_file(new / "model.onnx", (model / "model.onnx").read_bytes())
+        card = SpaceCard.load(app / "README.md")
+        card.data.models = [repo]
+        if json.loads((model / "config.json").read_text())["provenance"]["dataset"] == "SYNTHETIC":
+            card.data.datasets = None
+            card.data.short_description = "SYNTHETIC: knows drawn shapes only"
+            card.text = "\n# SYNTHETIC\n\nThis network knows drawn shapes only, not CIFAR-100.\n"
+        replace_file(new / "README.md", str(card))
+        _copy_sources(_SERVER, new)
+        _write_manifest(new, "space")
 
 
 def check_folder(folder: Path, kind: str, secret: str | None) -> list[str]:
@@ -110,7 +121,7 @@ def check_folder(folder: Path, kind: str, secret: str | None) -> list[str]:
     Raises:
         ExportError: for a file that may not leave, has changed, or holds `secret`.
     """
-    manifest = json.loads((folder / MANIFEST).read_text())["files"]
+    manifest = read_manifest(folder)
     found = _files_in(folder)
     if stray := [name for name in found if not is_allowed(name, kind)]:
         raise ExportError(f"{folder / stray[0]} is not among the files that may leave; remove it")
@@ -131,26 +142,60 @@ def is_allowed(name: str, kind: str) -> bool:
     )
 
 
-def _clear(folder: Path, kind: str) -> None:
-    """Remove what an earlier export wrote. ExportError where there is anything else."""
-    found = _files_in(folder)
-    if stray := [name for name in found if not is_allowed(name, kind)]:
-        raise ExportError(
-            f"{folder} holds {stray[0]}, which no export wrote; move it, or name another --out"
-        )
+def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return name -> bytes, sha256 of what this project wrote there; nothing where it did not."""
     try:
-        if folder.exists():
-            shutil.rmtree(folder)
-        folder.mkdir(parents=True)
+        manifest = json.loads((folder / MANIFEST).read_text())
+        is_ours = manifest["made_by"].startswith(f"{_PACKAGE} ")
+        return dict(manifest["files"]) if is_ours else {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+@contextlib.contextmanager
+def _new_folder(folder: Path) -> Iterator[Path]:
+    """Give a new folder to write, which takes the place of `folder` once all is there.
+
+    Raises:
+        CheckpointError: where it cannot be written.
+        ExportError: where `folder` holds what no export wrote, or another export is writing it.
+    """
+    new = folder.with_name(f".{folder.name}.new")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_name(f".{folder.name}.lock"), timeout=0):
+            known = {MANIFEST, *read_manifest(folder)}
+            if stray := [name for name in _files_in(folder) if name not in known]:
+                raise ExportError(
+                    f"{folder} holds {stray[0]}, which no export wrote; move it, or name "
+                    "another --out"
+                )
+            shutil.rmtree(new, ignore_errors=True)  # of an export that was killed
+            new.mkdir()
+            yield new
+            if folder.exists():
+                shutil.rmtree(folder)
+            new.rename(folder)
+    except Timeout as error:
+        raise ExportError(f"Another export is writing {folder}; name another --out") from error
     except OSError as error:
-        raise CheckpointError(f"{folder} cannot be written to ({error.strerror})") from error
+        reason = error.strerror or error
+        raise CheckpointError(f"{folder} cannot be written to ({reason})") from error
 
 
 def _copy_sources(patterns: tuple[str, ...], folder: Path) -> None:
     package = Path(__file__).resolve().parents[1]
     for path in (path for pattern in patterns for path in sorted(package.glob(pattern))):
         replace_file(folder / _PACKAGE / path.relative_to(package), path.read_bytes())
-    replace_file(folder / "LICENSE", (ROOT / "LICENSE").read_bytes())
+    replace_file(folder / "LICENSE", _beside_package("LICENSE").read_bytes())
+
+
+def _beside_package(name: str) -> Path:
+    """Return a file or folder of the clone. ExportError where the package stands alone."""
+    path = Path(__file__).resolve().parents[2] / name
+    if not path.exists():
+        raise ExportError(f"push needs {name} of this project: call it from a clone")
+    return path
 
 
 def _files(folder: Path) -> list[str]:
@@ -178,8 +223,9 @@ def _write_manifest(folder: Path, kind: str) -> None:
 
 
 def _check_answers(folder: Path, bundle: Bundle) -> None:
-    """Load the folder as a stranger would, and compare. ExportError where it answers otherwise."""
-    images = torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8)
+    """Compare what is read from the folder, bit for bit. ExportError where it differs."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8, generator=generator)
     published = Classifier.from_pretrained(folder)
     with torch.inference_mode():
         is_same = torch.equal(published(images), bundle.logits(images))
@@ -188,6 +234,9 @@ def _check_answers(folder: Path, bundle: Bundle) -> None:
 
 
 def _files_in(folder: Path) -> list[str]:
+    """Return the names of all files, but for what Python leaves where it runs."""
     return sorted(
-        path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if not path.is_dir() and path.parent.name != "__pycache__"
     )

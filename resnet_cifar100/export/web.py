@@ -37,7 +37,9 @@ _SHOWN = ("fine_names", "coarse_names", "fine_to_coarse", "model", "calibration"
 def save_page(
     path: Path, network: bytes, description: Mapping[str, Any], runtime: Path, least_prob: float
 ) -> None:
-    """Write the page to `path`, and beside it a README.md that makes the folder a static Space.
+    """Write the page to `path`; beside an index.html a README.md too, if there is none.
+
+    That makes the folder a static Space.
 
     `network` is an ONNX file, `description` that of its bundle, `runtime` the folder that
     `fetch_runtime` filled; below a probability of `least_prob` no class is named.
@@ -68,7 +70,8 @@ def save_page(
     }
     frame = Template((_PAGE / "index.html").read_text("utf-8"))
     replace_file(path, frame.substitute(parts))
-    replace_file(path.with_name("README.md"), (_PAGE / "README.md").read_bytes())
+    if path.name == "index.html" and not path.with_name("README.md").exists():
+        replace_file(path.with_name("README.md"), (_PAGE / "README.md").read_bytes())
 
 
 def fetch_runtime(folder: Path) -> Path:
@@ -127,10 +130,15 @@ def _facts(description: Mapping[str, Any], least_prob: float) -> str:
 
     No parser of HTML finds an end of a script or a comment in it.
     """
-    provenance = {key: description["provenance"][key] for key in ("dataset", "metrics")}
-    shown = {key: description[key] for key in _SHOWN}
-    facts = {**shown, "provenance": provenance, "least_prob": least_prob}
-    return json.dumps(facts, sort_keys=True).replace("<", r"\u003c")
+    provenance = description["provenance"]
+    result = provenance["metrics"] if "chosen_by" in provenance["metrics"] else {}
+    facts = {
+        **{key: description[key] for key in _SHOWN},
+        "dataset": provenance["dataset"],
+        "top1": result.get("test/top1"),
+        "least_prob": least_prob,
+    }
+    return json.dumps(facts, sort_keys=True, allow_nan=False).replace("<", r"\u003c")
 
 
 def _examples() -> dict[str, str]:

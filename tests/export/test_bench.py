@@ -12,10 +12,10 @@ def test_every_form_is_measured_in_one_run(tiny_data_dir, tmp_path, capsys, monk
     words = ["bench", "inference", "--checkpoint-path", str(path), "--out", str(tmp_path / "out")]
     assert main(words) == 0
     shown = capsys.readouterr().out
-    page = (tmp_path / "out/README.md").read_text()
+    page = (tmp_path / "out/inference.md").read_text()
     assert page in shown
     assert "SYNTHETIC" in page
-    result = json.loads((tmp_path / "out/result.json").read_text())
+    result = json.loads((tmp_path / "out/inference.json").read_text())
     names = ["PyTorch, eager", "model.onnx", "model-int8.onnx"]
     if "Not compiled" not in shown:
         names.insert(1, "PyTorch, compiled")

@@ -16,6 +16,7 @@ from PIL import Image
 from resnet_cifar100.bundle import load_bundle
 from resnet_cifar100.errors import ConfigError, ExportError
 from resnet_cifar100.export.hub import check_name
+from resnet_cifar100.export.release import _write_manifest
 from tests.conftest import REPOSITORY
 from tests.export.conftest import run_command
 from tests.export.hub_server import HubServer
@@ -23,7 +24,7 @@ from tests.export.hub_store import Fault, Repo, environment
 
 TOKEN = "hf_" + "fAkEtOkEn0123456789abcdefghijklmnop"[:34]
 NET = ("model", "tester/net")
-REPORTED = "tester/net was not pushed: "
+REPORTED = re.compile(r"tester/net (\(model\) )?was not pushed: ")
 
 
 @pytest.fixture
@@ -151,7 +152,7 @@ def test_each_refusal_is_one_sentence_and_changes_nothing(hub, released, tmp_pat
     for place in range(len(calls)):
         sentences = said[place * len(REFUSALS) :][: len(REFUSALS)]
         for (_, reason), sentence in zip(REFUSALS, sentences, strict=True):
-            assert sentence.startswith(REPORTED)
+            assert REPORTED.match(sentence)
             assert reason in sentence
             assert sentence.endswith(".")
             assert "\n" not in sentence
@@ -163,7 +164,6 @@ def test_each_refusal_is_one_sentence_and_changes_nothing(hub, released, tmp_pat
     ("method", "path"),
     [
         ("GET", "/api/models/tester/net$"),
-        ("GET", "/tree/"),
         ("POST", "validate-yaml"),
         ("POST", "/preupload/"),
         ("POST", "/objects/batch"),
@@ -180,26 +180,26 @@ def test_a_push_that_breaks_off_anywhere_leaves_the_revision_before_it(
     (sentence,) = push(hub, tmp_path, released.model)
     reason = "the token may not write there"
     if path == "validate-yaml":  # whose status the client does not look at
-        reason = "the Hub's client failed (JSONDecodeError)"
-    assert sentence.startswith(REPORTED + reason)
+        reason = "the Hub's answer was not understood (JSONDecodeError)"
+    assert REPORTED.sub("", sentence).startswith(reason)
     assert hub.repos[NET].at("main").sha == before
 
 
 def test_a_second_push_takes_away_what_the_first_had_and_leaves_strangers_files(
     hub, released, tmp_path
 ):
-    assert push(hub, tmp_path, released.model) == [f"{hub.url}/tester/net"]
+    first = Path(shutil.copytree(released.model, tmp_path / "first"))
+    (first / "report/per_class.csv").rename(first / "report/per_kind.csv")
+    _write_manifest(first, "model")
+    assert push(hub, tmp_path, first) == [f"{hub.url}/tester/net"]
     repo = hub.repos[NET]
-    repo.add("by hand", repo.at("main").files | {"notes.txt": b"mine", "report/old.csv": b"1"})
+    theirs = {"notes.txt": b"mine", "report/old.csv": b"1"}
+    repo.add("by hand", repo.at("main").files | theirs)
     push(hub, tmp_path, released.model)
-    assert set(repo.at("main").files) == {
-        *content_of(released.model),
-        ".gitattributes",
-        "notes.txt",
-    }
-    count = len(repo.revisions)
+    ours = content_of(released.model)
+    assert set(repo.at("main").files) == {*ours, *theirs, ".gitattributes"}
     push(hub, tmp_path, released.model)
-    assert len(repo.revisions) == count  # nothing has changed
+    assert len(repo.revisions) == 4  # nothing has changed
 
 
 def test_another_network_is_not_written_over(hub, released, tmp_path):
@@ -212,6 +212,34 @@ def test_another_network_is_not_written_over(hub, released, tmp_path):
     assert push(hub, tmp_path, released.model) == [f"{hub.url}/tester/net"]
 
 
+@pytest.mark.parametrize("manifest", [b"{}", b"[]", b"not JSON", b'{"made_by": "a", "files": {}}'])
+def test_a_manifest_of_something_else_is_no_leave_to_write(hub, released, tmp_path, manifest):
+    hub.repos[NET] = Repo()
+    hub.repos[NET].add("other", {"model.safetensors": b"theirs", "manifest.json": manifest})
+    (sentence,) = push(hub, tmp_path, released.model)
+    assert "which no push of this project wrote" in sentence
+    assert hub.repos[NET].at("main").files["model.safetensors"] == b"theirs"
+
+
+def test_what_the_server_says_beside_its_answers_is_not_shown(hub, released, tmp_path):
+    said = json.dumps({"errors": [], "warnings": [{"message": TOKEN}]}).encode()
+    hub.faults = [Fault("POST", "validate-yaml", 200, {"X-HF-Warning": f"t;{TOKEN}"}, said)]
+    push(hub, tmp_path, released.model)  # looks for the token in all that is shown
+    assert hub.faults[0].times == 0
+
+
+def test_answers_that_make_no_sense_are_one_sentence(hub, released, tmp_path):
+    hub.repos[NET] = Repo()
+    calls = [("POST", "repos/create"), ("GET", "/api/models/tester/net$"), ("POST", "/preupload/")]
+    bodies = [b"{}", b"[]", b"<html>", b"null"]
+    headers = {"Content-Type": "application/json"}
+    for method, path in calls:
+        hub.faults += [Fault(method, path, 200, headers, body) for body in bodies]
+    said = push(hub, tmp_path, released.model, len(calls) * len(bodies))
+    assert not any("\n" in sentence for sentence in said)
+    assert sum(sentence.startswith("tester/net") for sentence in said) >= 8
+
+
 def test_private_is_kept_private(hub, released, tmp_path):
     hub.repos[NET] = Repo(private=False)
     (sentence,) = push(hub, tmp_path, released.model, 1, "private")
@@ -220,7 +248,7 @@ def test_private_is_kept_private(hub, released, tmp_path):
 
 
 def test_planted_files_do_not_leave(hub, released, tmp_path):
-    model = Path(shutil.copytree(released.model, tmp_path / "model"))
+    model = shutil.copytree(released.model, tmp_path / "model")
     (model / ".env").write_text(f"HF_TOKEN={TOKEN}")
     (sentence,) = push(hub, tmp_path, model)
     assert ".env is not among the files that may leave" in sentence
@@ -233,7 +261,8 @@ def test_planted_files_do_not_leave(hub, released, tmp_path):
         ({"HF_TOKEN": ""}, "There is no token: run `hf auth login`"),
         ({"HF_TOKEN": "hf_wrong"}, "the Hub does not accept the token"),
         ({"HF_ENDPOINT": "http://127.0.0.1:9"}, "the Hub cannot be reached"),
-        ({"HF_HUB_OFFLINE": "1"}, "the Hub cannot be reached (OfflineModeIsEnabled)"),
+        ({"HF_HUB_OFFLINE": "1"}, "HF_HUB_OFFLINE forbids it"),
+        ({"HF_TOKEN": "", "HF_TOKEN_PATH": "/"}, "the Hub cannot be reached (IsADirectoryError)"),
     ],
 )
 def test_the_command_fails_before_it_has_worked_for_long(hub, released, tmp_path, changes, reason):
@@ -263,7 +292,7 @@ def test_names_that_no_repository_can_have_are_refused(name):
 def test_the_reason_of_a_fault_that_the_client_wraps_is_found():
     from resnet_cifar100.export import hub as module
 
-    assert module._reason(ValueError("anything")) == "the Hub's client failed (ValueError)"
+    assert "was not understood (ValueError)" in module._reason(ValueError("anything"))
     error = RuntimeError("wrapped")
     error.__cause__ = ConnectionResetError()
     assert "cannot be reached (ConnectionResetError)" in module._reason(error)

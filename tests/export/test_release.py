@@ -1,5 +1,6 @@
 """The folders that are published, before anything leaves."""
 
+import dataclasses
 import json
 import os
 import re
@@ -19,7 +20,7 @@ from resnet_cifar100.bundle import load_bundle
 from resnet_cifar100.cli import main
 from resnet_cifar100.data.drawings import write_drawings
 from resnet_cifar100.errors import CheckpointError, ExportError
-from resnet_cifar100.export.modelcard import render_eval_results, render_model_card
+from resnet_cifar100.export.modelcard import has_results, render_eval_results, render_model_card
 from resnet_cifar100.export.pretrained import Classifier
 from resnet_cifar100.export.release import check_folder, is_allowed
 from resnet_cifar100.serve.networks import open_network
@@ -152,7 +153,7 @@ def test_the_card_of_a_real_network_gives_its_results(tmp_path):
     assert (top1.metric_value, top5.metric_value) == (75.91, 93.97)
     assert card.data.model_name == "fast"
     assert "One run, seed 0" in card.text
-    (entry,) = yaml.safe_load(render_eval_results(bundle))
+    (entry,) = yaml.safe_load(render_eval_results(bundle, None))
     assert entry["value"] == 75.91
     assert entry["dataset"]["id"] == "uoft-cs/cifar100"
 
@@ -221,3 +222,55 @@ def test_evaluate_takes_the_onnx_files_too(released, tiny_data_dir, capsys):
         figures.append(re.findall(r"[\d.]+%", shown))
     assert figures[0] == figures[1]
     assert "the loss is theirs" in shown
+
+
+def test_what_a_killed_export_and_a_running_space_leave_is_no_obstacle(released, tmp_path):
+    Path(shutil.copytree(released.model.parent, tmp_path / "hub"))
+    (tmp_path / "hub/.model.new").mkdir()
+    (tmp_path / "hub/.model.new/.model.onnx.1.tmp").write_text("half")
+    (tmp_path / "hub/space/resnet_cifar100/__pycache__").mkdir()
+    (tmp_path / "hub/space/resnet_cifar100/__pycache__/config.pyc").write_text("")
+    words = ["push", "--repo", "tester/net", "--dry-run", "--space", "--out", "hub"]
+    done = run_command(*words, "--checkpoint-path", released.checkpoint, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert files_of(tmp_path / "hub/space") == files_of(released.space)
+    assert not (tmp_path / "hub/.model.new").exists()
+
+
+def test_a_folder_that_only_looks_like_an_export_is_left_alone(released, tmp_path):
+    (tmp_path / "hub/model").mkdir(parents=True)
+    for name in ("README.md", "config.json", "model.safetensors"):
+        (tmp_path / "hub/model" / name).write_text("my own")
+    words = ["push", "--repo", "tester/net", "--dry-run", "--out", "hub"]
+    done = run_command(*words, "--checkpoint-path", released.checkpoint, cwd=tmp_path)
+    assert done.returncode == 7
+    assert "which no export wrote" in done.stderr
+    assert (tmp_path / "hub/model/model.safetensors").read_text() == "my own"
+
+
+def test_an_unfinished_run_has_no_results(tmp_path):
+    bundle = load_bundle(REPOSITORY / "weights/fast.safetensors")
+    metrics = {"test/top1": 0.99, "test/top5": 0.99, "epoch": 3}
+    bundle = dataclasses.replace(bundle, provenance={**bundle.provenance, "metrics": metrics})
+    (tmp_path / "README.md").write_text(
+        render_model_card(bundle, "tester/fast", tmp_path, None, [])
+    )
+    card = ModelCard.load(tmp_path / "README.md")
+    assert card.data.eval_results is None
+    assert "This run was not finished" in card.text
+    assert "99" not in card.text
+    assert not has_results(bundle)
+
+
+def test_addresses_and_commands_lose_passwords_and_folders():
+    from resnet_cifar100.config import Config
+    from resnet_cifar100.runtime import _without_folder
+
+    config = Config(data_url="https://me:secret@mirror.example/cifar.tar.gz")
+    assert config.without_folders().data_url == "https://mirror.example/cifar.tar.gz"
+    assert _without_folder("--out=/home/me/x.onnx") == "--out=x.onnx"
+    assert _without_folder("/home/me/x.onnx") == "x.onnx"
+    assert _without_folder("--lr=0.1") == "--lr=0.1"
+    assert _without_folder("--data-url=https://me:secret@a.example/b") == (
+        "--data-url=https://a.example/b"
+    )

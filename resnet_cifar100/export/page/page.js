@@ -151,9 +151,8 @@ async function outcomeOf(session, name, open) {
   try {
     return await classify(session, name, open);
   } catch (error) {
-    const sentence =
-      error instanceof Refusal ? error.message : "This browser failed to answer; reload the page and try again.";
-    return { name, refusal: sentence };
+    const failed = "This browser failed to answer; reload the page and try again.";
+    return { name, refusal: error instanceof Refusal ? error.message : failed };
   }
 }
 
@@ -246,13 +245,12 @@ function add(outcome) {
 }
 
 function showFacts() {
-  const { provenance, calibration, model, fine_names: names } = facts;
-  const top1 = provenance.metrics["test/top1"];
-  part("synthetic").hidden = provenance.dataset !== "SYNTHETIC";
+  const { dataset, top1, calibration, model, fine_names: names } = facts;
+  part("synthetic").hidden = dataset !== "SYNTHETIC";
   part("name").textContent = model.name;
-  part("dataset").textContent = provenance.dataset;
+  part("dataset").textContent = dataset;
   part("top1").textContent =
-    top1 === undefined ? "not measured" : `${percent(top1, 2)}, before its weights were rounded`;
+    top1 === null ? "not measured" : `${percent(top1, 2)}, before its weights were rounded`;
   part("calibration").textContent = calibration.source;
   part("least").textContent = percent(facts.least_prob, 0);
   part("count").textContent = names.length;
@@ -356,6 +354,7 @@ video.addEventListener("loadeddata", () => {
   part("take").focus();
 });
 part("take").addEventListener("click", async () => {
+  part("take").disabled = true; // one picture, however often it is clicked
   const frame = await createImageBitmap(video);
   viewfinder.close();
   ask("Camera", () => frame);
