@@ -15,35 +15,17 @@ _HEAD = (
 
 def render_card(bundle: Bundle, comparison: Comparison) -> str:
     """Return the card of the 8-bit file in Markdown."""
-    config = Config.from_json(bundle.provenance["config"])
-    title = bundle.provenance["dataset"]
-    return "\n".join(
-        [
-            f"# {plain(config.model)} in 8-bit integers\n",
-            *([SYNTHETIC_WARNING] if title == "SYNTHETIC" else []),
-            f"Recipe {code(config.recipe)}, seed {config.seed}, on {plain(title)}. Statically "
-            "quantised convolutions: weights in int8, a scale for each channel, activations in "
-            f"uint8, their ranges from {CALIBRATION_IMAGES} training images. Temperature and limit "
-            "for strange pictures are those of the whole network.\n",
-            comparison_text(comparison),
-            _stamp(),
-        ]
+    how = (
+        "Statically quantised convolutions: weights in int8, a scale for each channel, activations "
+        f"in uint8, their ranges from {CALIBRATION_IMAGES} training images. Temperature and limit "
+        "for strange pictures are those of the whole network.\n"
     )
+    return _render(bundle, comparison, "in 8-bit integers", [how])
 
 
 def render_benchmark(bundle: Bundle, comparison: Comparison) -> str:
     """Return the page of `bench inference` in Markdown."""
-    config = Config.from_json(bundle.provenance["config"])
-    title = bundle.provenance["dataset"]
-    return "\n".join(
-        [
-            f"# Inference of {plain(config.model)}\n",
-            *([SYNTHETIC_WARNING] if title == "SYNTHETIC" else []),
-            f"Recipe {code(config.recipe)}, seed {config.seed}, on {plain(title)}.\n",
-            comparison_text(comparison),
-            _stamp(),
-        ]
-    )
+    return _render(bundle, comparison, "in each form", [])
 
 
 def comparison_text(comparison: Comparison) -> str:
@@ -71,9 +53,17 @@ def comparison_text(comparison: Comparison) -> str:
     )
 
 
-def _stamp() -> str:
-    stamp = environment()
-    return (
-        f"Measured with commit {code(str(stamp['commit'])[:10])}, torch {stamp['torch']}, on "
-        f"{plain(stamp['cpu'])}, {stamp['threads']} threads: {code(stamp['command'])}.\n"
+def _render(bundle: Bundle, comparison: Comparison, form: str, how: list[str]) -> str:
+    config, stamp = Config.from_json(bundle.provenance["config"]), environment()
+    title = bundle.provenance["dataset"]
+    return "\n".join(
+        [
+            f"# {plain(config.model)} {form}\n",
+            *([SYNTHETIC_WARNING] if title == "SYNTHETIC" else []),
+            f"Recipe {code(config.recipe)}, seed {config.seed}, on {plain(title)}.\n",
+            *how,
+            comparison_text(comparison),
+            f"Measured with commit {code(str(stamp['commit'])[:10])}, torch {stamp['torch']}, on "
+            f"{plain(stamp['cpu'])}, {stamp['threads']} threads: {code(stamp['command'])}.\n",
+        ]
     )

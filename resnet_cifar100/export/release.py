@@ -6,7 +6,7 @@ A folder is written whole, checked, and only then pushed (hub.py).
 import contextlib
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from resnet_cifar100.analysis.analyze import Options, analyze
 from resnet_cifar100.bundle import Bundle, describe, load_bundle, without_folders
 from resnet_cifar100.config import Config
 from resnet_cifar100.errors import CheckpointError, ExportError
-from resnet_cifar100.export.files import has_data, write_card, write_int8, write_onnx
+from resnet_cifar100.export.files import Say, has_data, write_card, write_int8, write_onnx
 from resnet_cifar100.export.modelcard import has_results, render_eval_results, render_model_card
 from resnet_cifar100.export.pretrained import Classifier
 from resnet_cifar100.storage import replace_file, sha256_of
@@ -51,7 +51,6 @@ ALLOWED = {
         *(f"{_PACKAGE}/{name}" for name in _SERVER),
     ),
 }
-Say = Callable[[str], None]
 
 
 def write_model_folder(
