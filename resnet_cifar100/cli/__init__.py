@@ -1,6 +1,7 @@
 """The command line: one function a command, its heavy imports inside, so that --help is quick."""
 
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 
@@ -66,7 +67,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _is_token(word: str) -> bool:
-    return word.startswith(("--token", "--hf-token")) or word.rpartition("=")[2].startswith("hf_")
+    return word.startswith("--token") or re.search(r"\bhf_[A-Za-z0-9]{20}", word) is not None
 
 
 def _show_commands(asked: str) -> int:

@@ -276,7 +276,7 @@ def test_the_command_fails_before_it_has_worked_for_long(hub, released, tmp_path
 
 
 def test_a_token_on_the_command_line_is_refused_and_not_repeated(tmp_path):
-    for words in (["--token", TOKEN], [f"--token={TOKEN}"]):
+    for words in (["--token", TOKEN], [f"--token={TOKEN}"], [f"--hf-token={TOKEN}"], [TOKEN]):
         done = run_command("push", "--repo", "tester/net", *words, cwd=tmp_path)
         assert done.returncode == 3
         assert "push takes no token on the command line" in done.stderr
