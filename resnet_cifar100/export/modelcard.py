@@ -18,9 +18,10 @@ from resnet_cifar100.config import Config
 from resnet_cifar100.engine.report import SYNTHETIC_WARNING, code, markdown_table, part_table, plain
 from resnet_cifar100.export.card import comparison_text
 from resnet_cifar100.export.forms import Comparison
+from resnet_cifar100.models.summary import count_parameters
 
 DATASET = "uoft-cs/cifar100"  # its name on the Hub
-_METRICS = {"test/top1": ("accuracy", "Top-1"), "test/top5": ("accuracy", "Top-5")}
+_METRICS = {"test/top1": "Top-1", "test/top5": "Top-5"}
 _FIGURES = {
     "curves": "The run, epoch by epoch",
     "superclasses": "Recall of each class, by superclass",
@@ -42,7 +43,8 @@ def render_model_card(
         f"---\n{_metadata(bundle, repo, measured).to_yaml()}\n---\n",
         f"# {plain(config.model)}, trained on {title} from scratch\n",
         SYNTHETIC_WARNING if title == "SYNTHETIC" else "",
-        f"{_size(bundle)} It names what is on a picture of 32 x 32 pixels: one of "
+        f"A network of {count_parameters(bundle.model) / 1e6:.1f} million parameters. It names "
+        "what is on a picture of 32 x 32 pixels: one of "
         f"{len(bundle.fine_names)} classes. It has seen {title} alone: no pretrained weights.\n",
         "## Results\n\n" + _results(bundle, measured),
         "## Use\n\n" + _USAGE.format(repo=repo) + _answers(bundle),
@@ -87,11 +89,11 @@ def _metadata(bundle: Bundle, repo: str, measured: Comparison | None) -> ModelCa
             dataset_type=DATASET,
             dataset_name="CIFAR-100",
             dataset_split="test",
-            metric_type=kind,
+            metric_type="accuracy",
             metric_name=f"{name}, percent",
             metric_value=round(100 * found[key], 2),
         )
-        for key, (kind, name) in _METRICS.items()
+        for key, name in _METRICS.items()
         if has_results(bundle)
     ]
     return ModelCardData(
@@ -103,11 +105,6 @@ def _metadata(bundle: Bundle, repo: str, measured: Comparison | None) -> ModelCa
         model_name=repo.split("/")[-1],
         eval_results=results or None,
     )
-
-
-def _size(bundle: Bundle) -> str:
-    count = sum(parameter.numel() for parameter in bundle.model.parameters())
-    return f"A network of {count / 1e6:.1f} million parameters."
 
 
 def _top1(bundle: Bundle, measured: Comparison | None) -> float:

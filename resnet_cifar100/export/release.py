@@ -85,7 +85,7 @@ def write_model_folder(
             text = render_eval_results(bundle, measured)
             replace_file(new / ".eval_results/cifar100.yaml", text)
         _copy_sources(_READER, new)
-        card = render_model_card(bundle, repo, new, measured, _files(new))
+        card = render_model_card(bundle, repo, new, measured, _file_lines(new))
         replace_file(new / "README.md", card)
         _write_manifest(new, "model")
         _check_answers(new, bundle)
@@ -197,7 +197,7 @@ def _beside_package(name: str) -> Path:
     return path
 
 
-def _files(folder: Path) -> list[str]:
+def _file_lines(folder: Path) -> list[str]:
     """Return a line of Markdown for each file that a reader may want."""
     lines = {
         "model.onnx": "the network with its preprocessing and names, for ONNX Runtime",
