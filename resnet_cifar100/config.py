@@ -6,7 +6,6 @@ run keeps.
 
 import dataclasses
 import json
-import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from resnet_cifar100.constants import ARCHIVE_URL, IMAGE_SIZE, NUM_CLASSES
 from resnet_cifar100.errors import ConfigError
+from resnet_cifar100.limits import limits_of
 
 BEST_MODEL = Path("checkpoints/best_model.pth")
 SHIPPED_MODEL = Path("weights/fast.safetensors")
@@ -28,6 +28,9 @@ class ModelConfig:
     dropout: float = 0.1
     image_size: int = IMAGE_SIZE
     num_classes: int = NUM_CLASSES
+    squeeze_excitation: bool = False
+    stochastic_depth: float = 0.0
+    zero_init: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +46,12 @@ class Config:
     """Multiplies the channels of every stage, rounded to a multiple of 16; 0.25 to 8."""
     dropout: float = 0.1
     """Share of the pooled features dropped before the last layer, in [0, 1)."""
+    stochastic_depth: float = 0.0
+    """Share of the images that skip the last residual block, in [0, 1); earlier blocks less."""
+    squeeze_excitation: bool = False
+    """Let each residual block weigh its channels by their means over the image."""
+    zero_init: bool = False
+    """Start each residual block as the identity."""
     image_size: int = IMAGE_SIZE
     """Side in pixels that the network trains and predicts at, 8 to 32; smaller is faster."""
     early_sizes: tuple[int, ...] = ()
@@ -68,6 +77,11 @@ class Config:
     """Mirror each training image with probability one half."""
     alternating_flip: bool = False
     """Draw the mirrored half once, then swap the halves every epoch, instead of drawing anew."""
+    augment: tuple[str, ...] = ()
+    """More augmentation, in this order: cutout random_erasing rotation color_jitter trivial_augment
+    rand_augment mixup cutmix; "cutout:16" sets a strength. Of mixup and cutmix a batch gets one."""
+    plain_epochs: int = 0
+    """Last epochs of the run, without --augment."""
 
     batch_size: int = 128
     """Images per step."""
@@ -97,8 +111,22 @@ class Config:
     """Share of each label spread over all classes, in [0, 1)."""
     grad_clip_norm: float = 0.0
     """Largest allowed norm of the whole gradient; 0 does not clip."""
+    sam_rho: float = 0.0
+    """Radius of sharpness-aware minimisation, which takes each step twice; 0 is without."""
+    sam_adaptive: bool = False
+    """Measure that radius in units of each weight (ASAM), which wants it about 10 times larger."""
     ema_decay: float = 0.0
     """Decay per step of an exponential moving average of the weights, in [0, 1); 0 keeps none."""
+    ema_images: int = 0
+    """Training images to measure the norms of that average on, each epoch; 0 averages them too."""
+    teacher: Path | None = None
+    """A best_model.pth to learn from besides the labels."""
+    distillation: Literal["kd", "dkd"] = "dkd"
+    """How: match the teacher's answers (kd), or weigh target and other classes apart (dkd)."""
+    distillation_weight: float = 0.5
+    """The teacher's share of the loss, in (0, 1]."""
+    temperature: float = 4.0
+    """What the logits of both are divided by before they are compared."""
     early_stopping_patience: int = 0
     """Stop after this many epochs without a better val top-1 (needs --val-size); 0 never stops."""
     seed: int = 0
@@ -137,62 +165,8 @@ class Config:
                 choices = get_args(field.type)
                 is_known = getattr(self, field.name) in choices
                 self._check(field.name, is_known, f"one of {', '.join(choices)}")
-        self._check("width", 0.25 <= self.width <= 8, "in 0.25 to 8")
-        self._check("dropout", 0 <= self.dropout < 1, "in [0, 1)")
-        self._check("image_size", 8 <= self.image_size <= IMAGE_SIZE, "in 8 to 32")
-        self._check_early_sizes()
-        self._check(
-            "val_size", _is_share(self.val_size, 40_000), "0 or a multiple of 100 in 100 to 40000"
-        )
-        most = 50_000 - self.val_size
-        self._check(
-            "train_size",
-            _is_share(self.train_size, most),
-            f"0 or a multiple of 100 in 100 to {most}",
-        )
-        self._check("crop_padding", 0 <= self.crop_padding <= 16, "in 0 to 16")
-        self._check("batch_size", 2 <= self.batch_size <= 50_000, "in 2 to 50000")
-        self._check("epochs", 1 <= self.epochs <= 100_000, "in 1 to 100000")
-        self._check("muon_lr", 0 < self.muon_lr < math.inf, "a positive number")
-        self._check("muon_momentum", 0 <= self.muon_momentum < 1, "in [0, 1)")
-        self._check("lr", 0 < self.lr < math.inf, "a positive number")
-        self._check("momentum", 0 <= self.momentum < 1, "in [0, 1)")
-        self._check("nesterov", self.momentum > 0 or not self.nesterov, "false where momentum is 0")
-        self._check("weight_decay", 0 <= self.weight_decay < math.inf, "0 or a positive number")
-        self._check("warmup_epochs", 0 <= self.warmup_epochs <= self.epochs, "in 0 to epochs")
-        self._check("label_smoothing", 0 <= self.label_smoothing < 1, "in [0, 1)")
-        self._check("grad_clip_norm", 0 <= self.grad_clip_norm < math.inf, "0 or a positive number")
-        self._check("ema_decay", 0 <= self.ema_decay < 1, "in [0, 1)")
-        self._check("early_stopping_patience", self.early_stopping_patience >= 0, "0 or more")
-        if self.early_stopping_patience and not self.val_size:
-            raise ConfigError(
-                "early_stopping_patience needs --val-size (for example 5000): "
-                "the test set may not decide when to stop"
-            )
-        self._check("seed", 0 <= self.seed < 2**32, "in 0 to 4294967295")
-        self._check("num_threads", 0 <= self.num_threads <= 1024, "in 0 to 1024")
-        self._check("checkpoint_minutes", self.checkpoint_minutes >= 0, "0 or more")
-        self._check("keep_checkpoints", 1 <= self.keep_checkpoints <= 1000, "in 1 to 1000")
-        self._check("log_steps", self.log_steps >= 1, "1 or more")
-        self._check(
-            "checkpoint_path", self.checkpoint_path.suffix == ".pth", "a file name ending in .pth"
-        )
-
-    def _check_early_sizes(self) -> None:
-        sizes, shares = self.early_sizes, self.early_shares
-        is_rising = [*sizes, self.image_size] == sorted({*sizes, self.image_size})
-        self._check(
-            "early_sizes",
-            is_rising and all(size >= 8 for size in sizes),
-            f"rising, from 8 to below --image-size {self.image_size}",
-        )
-        self._check(
-            "early_shares",
-            len(shares) == len(sizes)
-            and list(shares) == sorted(set(shares))
-            and all(0 < share < 1 for share in shares),
-            f"{len(sizes)} rising shares in (0, 1), one for each of --early-sizes",
-        )
+        for name, is_valid, allowed in limits_of(self):
+            self._check(name, is_valid, allowed)
 
     def _check(self, field: str, is_valid: bool, allowed: str) -> None:
         if not is_valid:
@@ -207,6 +181,9 @@ class Config:
             width=self.width,
             dropout=self.dropout,
             image_size=self.image_size,
+            squeeze_excitation=self.squeeze_excitation,
+            stochastic_depth=self.stochastic_depth,
+            zero_init=self.zero_init,
         )
 
     def without_folders(self) -> "Config":
@@ -240,15 +217,10 @@ class Config:
             raise ConfigError(f"unknown settings: {', '.join(unknown)}")
         try:
             for name, value in values.items():
-                if fields[name].type is Path:
+                if fields[name].type is Path or (fields[name].type == Path | None and value):
                     values[name] = Path(value)
                 elif get_origin(fields[name].type) is tuple:
                     values[name] = tuple(value)
             return cls(**values)
         except TypeError as error:
             raise ConfigError(f"a setting has a value of the wrong type: {error}") from error
-
-
-def _is_share(count: int, most: int) -> bool:
-    """Whether `count` images can be drawn with the same number of each of the 100 classes."""
-    return count == 0 or (100 <= count <= most and count % 100 == 0)

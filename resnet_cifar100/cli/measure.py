@@ -24,6 +24,7 @@ def evaluate(
     split: Literal["test", "val", "train"] = "test",
     data_dir: Path | None = None,
     device: str = "auto",
+    tta: bool = False,
 ) -> None:
     """Measure top-1, top-5 and loss of a network on a split of the data it was trained on.
 
@@ -33,10 +34,12 @@ def evaluate(
         split: test, or the val or train images of that run.
         data_dir: Folder that holds cifar-100-python; by default the one that the run used.
         device: auto, cpu, cuda, mps. An .onnx file runs on the CPU.
+        tta: Answer with the mean over each image and its mirror (test-time augmentation). It takes
+            twice the time, and no figure of this project is made with it.
     """
     from resnet_cifar100.bundle import load_bundle
     from resnet_cifar100.engine.evaluate import evaluate as measure
-    from resnet_cifar100.engine.evaluate import load_split
+    from resnet_cifar100.engine.evaluate import load_split, with_mirror
     from resnet_cifar100.runtime import choose_device, keep_freed_memory
 
     keep_freed_memory()
@@ -48,8 +51,10 @@ def evaluate(
         bundle = load_bundle(path).to(target)
         predict, provenance = bundle.logits, bundle.provenance
     dataset, chosen = load_split(provenance, split, data_dir)
-    metrics = measure(predict, chosen.to(target))
+    metrics = measure(with_mirror(predict) if tta else predict, chosen.to(target))
     say(f"{path} on {dataset.title} {split} ({len(chosen.labels):,} images)")
+    if tta:
+        say("With test-time augmentation: not to be compared with figures without it.")
     table = Table()
     for name in ("top-1", "top-5", "loss"):
         table.add_column(name, justify="right")

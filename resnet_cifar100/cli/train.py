@@ -34,6 +34,7 @@ def train(argv: Sequence[str]) -> None:
     import torch
 
     from resnet_cifar100.analysis.figures import save_curves
+    from resnet_cifar100.data.augment import Augment
     from resnet_cifar100.data.cifar100 import load_dataset
     from resnet_cifar100.engine.runs import new_run_dir
     from resnet_cifar100.engine.trainer import fit
@@ -41,7 +42,8 @@ def train(argv: Sequence[str]) -> None:
     from resnet_cifar100.parallel import is_main_process
     from resnet_cifar100.runtime import choose_device
 
-    choose_device(config.device)  # a wrong device or network is refused before data is fetched
+    choose_device(config.device)  # what is wrong is refused before data is fetched
+    Augment(config.augment)
     for size in (*config.early_sizes, config.image_size):
         summarize(dataclasses.replace(config.model_config, image_size=size))
     dataset = load_dataset(config)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from resnet_cifar100.config import Config
+from resnet_cifar100.data.augment import Augment, step_generator
 from resnet_cifar100.data.transforms import Crops
 from resnet_cifar100.parallel import rank, world_size
 
@@ -66,6 +67,7 @@ class TrainLoader:
     def __init__(self, split: Split, config: Config) -> None:
         self.split = split
         self.config = config
+        self.augment = Augment(config.augment)
         self.crops = Crops(split.images, config.crop_padding, config.crop_fill)
         self.local_batch_size = min(config.batch_size, len(split.labels)) // world_size()
         self.batch_size = self.local_batch_size * world_size()
@@ -75,7 +77,10 @@ class TrainLoader:
         return len(self.split.labels) // self.batch_size
 
     def batches(self, epoch: int, first_step: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield uint8 images (N,3,32,32) and labels (N,) of an epoch, from `first_step` on."""
+        """Yield uint8 images (N,3,32,32) and targets of an epoch, from `first_step` on.
+
+        Targets are labels, int64 (N,); with mixup or cutmix shares of the classes, float (N,K).
+        """
         config, device = self.config, self.split.labels.device
         plan = plan_epoch(
             len(self.split.labels),
@@ -91,4 +96,6 @@ class TrainLoader:
             part = slice(first, first + self.local_batch_size)
             chosen = plan.order[part]
             images = self.crops.cut(chosen, plan.offsets[part], plan.flips[part])
-            yield images, self.split.labels[chosen]
+            is_plain = not config.augment or epoch >= config.epochs - config.plain_epochs
+            draws = None if is_plain else step_generator(config.seed, epoch, step, rank())
+            yield self.augment(images, self.split.labels[chosen], draws)

@@ -1,6 +1,7 @@
 """An exponential moving average of the weights, which often predicts better than the last ones."""
 
 import copy
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,25 @@ class Ema:
         """Move the average one step towards `model`."""
         decay = min(self.decay, (1 + step) / (10 + step))
         torch._foreach_lerp_(self._averaged, _float_tensors(model), 1 - decay)
+
+    @torch.no_grad()
+    def recalibrate(self, batches: Iterable[Tensor]) -> None:
+        """Measure the statistics of the norms anew on batches of normalised images (N,3,H,W).
+
+        Averaged weights see other features than the weights that were averaged, so that their norms
+        need statistics of their own (Izmailov et al. 2018, https://arxiv.org/abs/1803.05407).
+        """
+        norms = [m for m in self.model.modules() if isinstance(m, nn.BatchNorm2d)]
+        momenta = [norm.momentum for norm in norms]
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # the mean over all batches
+            norm.train()
+        for images in batches:
+            self.model(images)
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+            norm.eval()
 
 
 def _float_tensors(model: nn.Module) -> list[Tensor]:

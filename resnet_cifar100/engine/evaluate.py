@@ -54,6 +54,11 @@ def eval_batches(split: Split) -> Iterator[tuple[Tensor, Tensor]]:
     )
 
 
+def with_mirror(predict: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """Return `predict` with test-time augmentation: the mean of an image and of its mirror."""
+    return lambda images: (predict(images).float() + predict(images.flip(3)).float()) / 2
+
+
 @torch.inference_mode()
 def evaluate(predict: Callable[[Tensor], Tensor], split: Split) -> Metrics:
     """Measure `predict`, uint8 images (N,3,32,32) -> logits (N,K), over a split."""

@@ -48,8 +48,12 @@ class EpochLosses:
         self.losses.zero_()
         self.hits.zero_()
 
-    def update(self, step: int, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        """Record the step with this index in its epoch: loss (), logits (N,K), labels (N,)."""
+    def update(self, step: int, loss: Tensor, logits: Tensor, targets: Tensor) -> None:
+        """Record the step with this index in its epoch: loss (), logits (N,K), targets.
+
+        Of targets that are shares of the classes, (N,K), the largest counts as the label.
+        """
+        labels = targets.argmax(1) if targets.ndim == 2 else targets
         self.losses[step] = loss.detach()
         self.hits += (logits.detach().argmax(1) == labels).sum()
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from resnet_cifar100.config import Config
 from resnet_cifar100.data.loader import TrainLoader
 from resnet_cifar100.data.transforms import Preprocess
+from resnet_cifar100.engine.distill import Teacher
 from resnet_cifar100.engine.ema import Ema
 from resnet_cifar100.engine.metrics import EpochLosses
 from resnet_cifar100.engine.optim import create_optimizers
@@ -58,6 +59,7 @@ class TrainState:
     preprocess: Preprocess
     optimizers: list[torch.optim.Optimizer]
     ema: Ema | None
+    teacher: Teacher | None
     losses: EpochLosses
     history: History
     step: int = 0
@@ -155,7 +157,9 @@ class TrainState:
             torch.cuda.set_rng_state(tensors["rng.cuda"], self.runtime.device)
 
 
-def create_state(config: Config, runtime: Runtime, loader: TrainLoader) -> TrainState:
+def create_state(
+    config: Config, runtime: Runtime, loader: TrainLoader, teacher: Teacher | None = None
+) -> TrainState:
     """Return the state before the first step over `loader`.
 
     Raises:
@@ -175,6 +179,7 @@ def create_state(config: Config, runtime: Runtime, loader: TrainLoader) -> Train
         preprocess=preprocess,
         optimizers=create_optimizers(model, config, runtime.autocast_dtype),
         ema=Ema(model, config.ema_decay) if config.ema_decay else None,
+        teacher=teacher,
         losses=EpochLosses(len(loader), runtime.device),
         history=History(),
     )

@@ -7,41 +7,63 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
+from resnet_cifar100.engine.sam import at_the_worst_place_nearby
 from resnet_cifar100.engine.schedule import image_size_at, lr_scale_at
 from resnet_cifar100.engine.state import TrainState
 from resnet_cifar100.parallel import world_size
 
 
-def train_step(state: TrainState, images: Tensor, labels: Tensor) -> None:
-    """Update the weights from uint8 images (N,3,H,W), labels (N,); do not wait for the device."""
+def train_step(state: TrainState, images: Tensor, targets: Tensor) -> None:
+    """Update the weights from uint8 images (N,3,H,W) and targets; do not wait for the device."""
     lr_scale = lr_scale_at(state.step, state.config, steps_per_epoch=state.steps_per_epoch)
     image_size = image_size_at(state.step, state.config, steps_per_epoch=state.steps_per_epoch)
     for optimizer in state.optimizers:
         for group in optimizer.param_groups:
             _set_lr(group, lr_scale * group["initial_lr"])
     if graph := state.graphs.get(image_size):
-        loss, logits = graph.replay(images, labels)
+        loss, logits = graph.replay(images, targets)
     else:
-        loss, logits = update(state, images, labels, image_size)
+        loss, logits = update(state, images, targets, image_size)
     if state.ema:
         state.ema.update(state.model, state.step)
-    state.losses.update(state.step % state.steps_per_epoch, loss, logits, labels)
+    state.losses.update(state.step % state.steps_per_epoch, loss, logits, targets)
     state.step += 1
 
 
 def update(
-    state: TrainState, images: Tensor, labels: Tensor, image_size: int
+    state: TrainState, images: Tensor, targets: Tensor, image_size: int
 ) -> tuple[Tensor, Tensor]:
-    """Move the weights along the gradient of a batch; return the loss () and the logits (N,K)."""
-    with state.runtime.autocast():
-        logits = state.forward(state.preprocess(images, image_size))
-        loss = F.cross_entropy(logits.float(), labels, label_smoothing=state.config.label_smoothing)
-    loss.backward()
-    if state.config.grad_clip_norm:
-        clip_grad_norm_(state.model.parameters(), state.config.grad_clip_norm)
+    """Move the weights along the gradient of a batch; return the loss () and the logits (N,K).
+
+    Targets are labels, int64 (N,), or shares of the classes, float (N,K).
+    """
+    config = state.config
+    loss, logits = _backward(state, images, targets, image_size)
+    if config.sam_rho:
+        with at_the_worst_place_nearby(
+            state.model, config.sam_rho, is_adaptive=config.sam_adaptive
+        ):
+            _backward(state, images, targets, image_size)
+    if config.grad_clip_norm:
+        clip_grad_norm_(state.model.parameters(), config.grad_clip_norm)
     for optimizer in state.optimizers:
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
+    return loss, logits
+
+
+def _backward(
+    state: TrainState, images: Tensor, targets: Tensor, image_size: int
+) -> tuple[Tensor, Tensor]:
+    """Add the gradients of a batch to those of the weights; return loss and logits, detached."""
+    config = state.config
+    with state.runtime.autocast():
+        logits = state.forward(state.preprocess(images, image_size)).float()
+        loss = F.cross_entropy(logits, targets, label_smoothing=config.label_smoothing)
+        if state.teacher:
+            share = config.distillation_weight
+            loss = (1 - share) * loss + share * state.teacher.loss(images, logits, targets)
+    loss.backward()
     return loss.detach(), logits.detach()
 
 
@@ -51,27 +73,27 @@ class StepGraph:
     https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs
     """
 
-    def __init__(self, state: TrainState, images: Tensor, labels: Tensor, image_size: int) -> None:
-        self.images, self.labels = images.clone(), labels.clone()
+    def __init__(self, state: TrainState, images: Tensor, targets: Tensor, image_size: int) -> None:
+        self.images, self.targets = images.clone(), targets.clone()
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):  # libraries choose their kernels, buffers come to be
             for _ in range(3):
-                update(state, self.images, self.labels, image_size)
+                update(state, self.images, self.targets, image_size)
         torch.cuda.current_stream().wait_stream(stream)
         self.graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self.graph):
-            self.loss, self.logits = update(state, self.images, self.labels, image_size)
+            self.loss, self.logits = update(state, self.images, self.targets, image_size)
 
-    def replay(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def replay(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Do what `update` does; the result is overwritten by the next replay."""
         self.images.copy_(images)
-        self.labels.copy_(labels)
+        self.targets.copy_(targets)
         self.graph.replay()
         return self.loss, self.logits
 
 
-def warm_up(state: TrainState, images: Tensor, labels: Tensor) -> str:
+def warm_up(state: TrainState, images: Tensor, targets: Tensor) -> str:
     """Compile and capture for every size of images before the clock of the run starts.
 
     Takes no step and leaves no trace in `state` but `warmup_seconds`. Returns what was done.
@@ -82,10 +104,10 @@ def warm_up(state: TrainState, images: Tensor, labels: Tensor) -> str:
     note = ""
     is_capturable = state.runtime.device.type == "cuda" and world_size() == 1
     for image_size in (*state.config.early_sizes, state.config.image_size):
-        update(state, images, labels, image_size)
+        update(state, images, targets, image_size)
         if is_capturable and not note:
             try:
-                state.graphs[image_size] = StepGraph(state, images, labels, image_size)
+                state.graphs[image_size] = StepGraph(state, images, targets, image_size)
             except RuntimeError as error:
                 note = f" The step could not be captured in a CUDA graph ({error})."
     state.load_tensors(before)

@@ -18,7 +18,8 @@ from resnet_cifar100.config import BEST_MODEL, Config
 from resnet_cifar100.data.cifar100 import Dataset, training_splits
 from resnet_cifar100.data.loader import Split, TrainLoader
 from resnet_cifar100.engine.checkpoint import load_newest_state, remove_leftovers, save_state
-from resnet_cifar100.engine.evaluate import evaluate
+from resnet_cifar100.engine.distill import load_teacher
+from resnet_cifar100.engine.evaluate import EVAL_BATCH_SIZE, evaluate
 from resnet_cifar100.engine.metrics import Metrics
 from resnet_cifar100.engine.record import Row, RunRecord
 from resnet_cifar100.engine.runlog import RunLog
@@ -64,7 +65,8 @@ def _fit(
 ) -> RunRecord:
     train, val = training_splits(dataset, config)
     loader = TrainLoader(train.to(runtime.device), config)
-    state = create_state(config, runtime, loader)
+    teacher = load_teacher(config, runtime, dataset.title)
+    state = create_state(config, runtime, loader, teacher)
     test = dataset.test.to(runtime.device)
     held_out = val.to(runtime.device) if val else None
     with _only_writer(run_dir), _signals_noted() as noted:
@@ -74,6 +76,7 @@ def _fit(
             while not state.is_finished:
                 train_one_epoch(state, loader, log, noted)
                 state.check_finite()
+                recalibrate_average(state, loader.split.images)
                 if measure_epoch(state, log, val=held_out, test=test):
                     _save_best(state, dataset, log)
                 save_state(state, run_dir)
@@ -133,8 +136,8 @@ def train_one_epoch(state: TrainState, loader: TrainLoader, log: RunLog, noted: 
     state.model.train()
     last_save = time.monotonic()
     log.start_clock()
-    for images, labels in loader.batches(state.epoch, first_step):
-        train_step(state, images, labels)
+    for images, targets in loader.batches(state.epoch, first_step):
+        train_step(state, images, targets)
         log.step()
         is_last = state.step % state.steps_per_epoch == 0
         if is_last or state.step % state.config.log_steps == 0:
@@ -158,6 +161,14 @@ def _is_agreed(is_due: bool, state: TrainState) -> bool:
     if state.step % state.config.log_steps:
         return False
     return is_any_process(is_due, state.runtime.device)
+
+
+def recalibrate_average(state: TrainState, images: Tensor) -> None:
+    """Give the norms of the moving average statistics of its own, if the settings ask for it."""
+    if state.ema and state.config.ema_images and is_main_process():
+        batches = images[: state.config.ema_images].split(EVAL_BATCH_SIZE)
+        with state.runtime.autocast():
+            state.ema.recalibrate(state.preprocess(batch) for batch in batches)
 
 
 def measure_epoch(state: TrainState, log: RunLog, *, val: Split | None, test: Split) -> bool:

@@ -29,6 +29,9 @@ def _resnet(
         strides=strides[: len(widths)],
         num_classes=config.num_classes,
         dropout=config.dropout,
+        squeeze_excitation=config.squeeze_excitation,
+        stochastic_depth=config.stochastic_depth,
+        zero_init=config.zero_init,
     )
 
 
@@ -53,6 +56,9 @@ def _speednet(config: ModelConfig) -> SpeedNet:
             f"--image-size and --early-sizes must be at least {MIN_IMAGE_SIZE} for speednet, "
             f"got {config.image_size}"
         )
+    for option in ("squeeze_excitation", "stochastic_depth", "zero_init"):
+        if getattr(config, option):
+            raise ConfigError(f"--{option.replace('_', '-')} is for residual blocks: not speednet")
     first, second, third = (_scaled(width, config) for width in (64, 256, 640))
     inner = (_scaled(64, config), _scaled(192, config), _scaled(384, config))
     return SpeedNet(

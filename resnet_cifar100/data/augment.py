@@ -1,0 +1,247 @@
+"""Augmentation of whole batches on any device: what `--augment` names, one function each.
+
+Each is a pure function of a batch and a generator on the CPU, so that the draws are the same on
+every device and a resumed run makes them again. A new one is a function and a line in
+AUGMENTATIONS, or in MIXTURES if it changes the targets.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+from resnet_cifar100.constants import NUM_CLASSES
+from resnet_cifar100.data.operations import OPERATIONS, brightness, color, contrast, rotate
+from resnet_cifar100.errors import ConfigError
+
+LEVELS = 31  # of strength in TrivialAugment and RandAugment
+
+
+def cutout(images: Tensor, generator: Generator, side: float) -> Tensor:
+    """Blank a square of `side` pixels around a random pixel, as far as it is inside.
+
+    DeVries and Taylor 2017, https://arxiv.org/abs/1708.04552. Blank is black, like the padding.
+    """
+    tops, lefts = (
+        torch.randint(0, size, (len(images),), generator=generator) - round(side) // 2
+        for size in images.shape[2:]
+    )
+    boxes = torch.stack([tops, lefts, tops + round(side), lefts + round(side)], dim=1)
+    return images.masked_fill(_inside(boxes, images), 0)
+
+
+def random_erasing(images: Tensor, generator: Generator, probability: float) -> Tensor:
+    """Fill a random rectangle of 2% to 33% of some images with noise.
+
+    Zhong et al. 2017, https://arxiv.org/abs/1708.04896; one that does not fit is cut to the image.
+    """
+    count, (height, width) = len(images), images.shape[2:]
+    shares, shapes, down, across, luck = torch.rand(5, count, generator=generator)
+    areas = (0.02 + 0.31 * shares) * height * width
+    aspects = 3.3 ** (2 * shapes - 1)  # height by width, 0.3 to 3.3
+    heights = (areas * aspects).sqrt().round().clamp(1, height)
+    widths = (areas / aspects).sqrt().round().clamp(1, width)
+    tops = (down * (height - heights + 1)).floor()
+    lefts = (across * (width - widths + 1)).floor()
+    heights = heights * (luck < probability)
+    boxes = torch.stack([tops, lefts, tops + heights, lefts + widths], dim=1).long()
+    noise = torch.randint(0, 256, images.shape, generator=generator, dtype=torch.uint8)
+    return torch.where(_inside(boxes, images), noise.to(images.device), images)
+
+
+def rotation(images: Tensor, generator: Generator, degrees: float) -> Tensor:
+    """Turn each image by up to `degrees` either way; the corners that come in are black."""
+    return rotate(images, degrees * (2 * torch.rand(len(images), generator=generator) - 1))
+
+
+def color_jitter(images: Tensor, generator: Generator, strength: float) -> Tensor:
+    """Change brightness, contrast and saturation by factors from 1 - strength to 1 + strength."""
+    draws = torch.rand(3, len(images), generator=generator)
+    for operation, factors in zip(
+        (brightness, contrast, color), 1 + strength * (2 * draws - 1), strict=True
+    ):
+        images = operation(images, factors)
+    return images
+
+
+def trivial_augment(images: Tensor, generator: Generator, strongest: float) -> Tensor:
+    """Apply one operation to each image, of a strength drawn from 0 to `strongest`.
+
+    Mueller and Hutter 2021, https://arxiv.org/abs/2103.10158.
+    """
+    levels = torch.randint(0, LEVELS, (len(images),), generator=generator)
+    return _apply_one_each(images, strongest * levels / (LEVELS - 1), generator)
+
+
+def rand_augment(images: Tensor, generator: Generator, level: float) -> Tensor:
+    """Apply two operations of the strength `level`, 0 to 30, to each image.
+
+    Cubuk et al. 2019, https://arxiv.org/abs/1909.13719.
+    """
+    for _ in range(2):
+        strengths = torch.full((len(images),), level / (LEVELS - 1))
+        images = _apply_one_each(images, strengths, generator)
+    return images
+
+
+def mixup(
+    images: Tensor, targets: Tensor, generator: Generator, alpha: float
+) -> tuple[Tensor, Tensor]:
+    """Blend each image and target with another of the batch, in shares from Beta(alpha, alpha).
+
+    Zhang et al. 2018, https://arxiv.org/abs/1710.09412: one share a batch.
+    """
+    share = draw_beta(alpha, generator)
+    others = torch.randperm(len(images), generator=generator).to(images.device)
+    mixed = torch.lerp(images[others].float(), images.float(), share)
+    return mixed.round().to(torch.uint8), torch.lerp(targets[others], targets, share)
+
+
+def cutmix(
+    images: Tensor, targets: Tensor, generator: Generator, probability: float
+) -> tuple[Tensor, Tensor]:
+    """Paste a rectangle of another image of the batch into each one, in a part of the batches.
+
+    Yun et al. 2019, https://arxiv.org/abs/1905.04899, with alpha = 1. The share of a target is that
+    of the pixels of its image which are left.
+    """
+    height, width = images.shape[2:]
+    luck, cut, down, across = torch.rand(4, generator=generator).tolist()
+    others = torch.randperm(len(images), generator=generator).to(images.device)
+    if luck >= probability:
+        return images, targets
+    half_height, half_width = (round(size * cut**0.5 / 2) for size in (height, width))
+    y, x = int(down * height), int(across * width)
+    rows = slice(max(0, y - half_height), y + half_height)
+    columns = slice(max(0, x - half_width), x + half_width)
+    mixed = images.clone()
+    mixed[:, :, rows, columns] = images[others][:, :, rows, columns]
+    pasted = mixed[0, 0, rows, columns].numel() / (height * width)
+    return mixed, torch.lerp(targets, targets[others], pasted)
+
+
+def draw_beta(alpha: float, generator: Generator) -> float:
+    """Draw from Beta(alpha, alpha): Jöhnk's method, because torch's own takes no generator."""
+    while True:
+        u, v = (torch.rand(2, generator=generator, dtype=torch.float64) ** (1 / alpha)).tolist()
+        if 0 < u + v <= 1:
+            return float(u / (u + v))
+
+
+class Choice(NamedTuple):
+    """An augmentation by name: its function, and the strength that it has unless told."""
+
+    apply: Callable[..., Tensor]
+    strength: float
+    least: float
+    most: float
+
+
+class Mixture(NamedTuple):
+    """The same for one that mixes images and targets of a batch."""
+
+    apply: Callable[..., tuple[Tensor, Tensor]]
+    strength: float
+    least: float
+    most: float
+
+
+AUGMENTATIONS = {
+    "cutout": Choice(cutout, 8, 1, 32),
+    "random_erasing": Choice(random_erasing, 0.5, 0, 1),
+    "rotation": Choice(rotation, 15, 0, 180),
+    "color_jitter": Choice(color_jitter, 0.4, 0, 1),
+    "trivial_augment": Choice(trivial_augment, 1, 0, 1),
+    "rand_augment": Choice(rand_augment, 9, 0, 30),
+}
+MIXTURES = {
+    "mixup": Mixture(mixup, 1.0, 0.01, 10),
+    "cutmix": Mixture(cutmix, 0.5, 0, 1),
+}
+
+
+class Augment:
+    """The augmentations of a run, in the order in which they were named: "cutout:16", "mixup".
+
+    Of several that mix, each batch takes one.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        chosen = [_parse(name) for name in names]
+        self.changes = [
+            (one.apply, strength) for one, strength in chosen if isinstance(one, Choice)
+        ]
+        self.mixtures = [
+            (one.apply, strength) for one, strength in chosen if isinstance(one, Mixture)
+        ]
+
+    @property
+    def is_mixing(self) -> bool:
+        """Whether targets are shares of the classes, (N,K), instead of labels, (N,)."""
+        return bool(self.mixtures)
+
+    def __call__(
+        self, images: Tensor, labels: Tensor, generator: Generator | None
+    ) -> tuple[Tensor, Tensor]:
+        """Return uint8 images (N,3,H,W) and targets; without a generator images as they are."""
+        targets = F.one_hot(labels, NUM_CLASSES).float() if self.mixtures else labels
+        if generator is None:
+            return images, targets
+        for apply, strength in self.changes:
+            images = apply(images, generator, strength)
+        if self.mixtures:
+            index = int(torch.randint(0, len(self.mixtures), (), generator=generator))
+            mix, strength = self.mixtures[index]
+            images, targets = mix(images, targets, generator, strength)
+        return images, targets
+
+
+def step_generator(*numbers: int) -> Generator:
+    """Return a generator that depends on these numbers alone: seed, epoch, step, rank."""
+    state = np.random.SeedSequence(numbers).generate_state(1, np.uint64)
+    return Generator().manual_seed(int(state[0]) >> 1)
+
+
+def _parse(name: str) -> tuple[Choice | Mixture, float]:
+    kind, colon, number = name.partition(":")
+    known: dict[str, Choice | Mixture] = {**AUGMENTATIONS, **MIXTURES}
+    if kind not in known:
+        raise ConfigError(f"--augment must be of {', '.join(known)}, got {name}")
+    choice = known[kind]
+    try:
+        strength = float(number) if colon else choice.strength
+    except ValueError:
+        strength = float("nan")
+    if not choice.least <= strength <= choice.most:
+        allowed = f"{kind}:NUMBER with a number in {choice.least:g} to {choice.most:g}"
+        raise ConfigError(f"--augment must be {allowed}, got {name}")
+    return choice, strength
+
+
+def _inside(boxes: Tensor, images: Tensor) -> Tensor:
+    """Mark the pixels in each image's box (top, left, bottom, right; the last two outside).
+
+    Shapes: boxes (N,4) int64; result (N,1,H,W) bool, on the device of the images.
+    """
+    height, width = images.shape[2:]
+    top, left, bottom, right = boxes.to(images.device)[:, :, None].unbind(1)
+    y, x = (torch.arange(size, device=images.device) for size in (height, width))
+    rows, columns = (y >= top) & (y < bottom), (x >= left) & (x < right)
+    return rows[:, None, :, None] & columns[:, None, None, :]
+
+
+def _apply_one_each(images: Tensor, strengths: Tensor, generator: Generator) -> Tensor:
+    """Apply a random operation to each image, in either direction; strengths (N,) in 0..1."""
+    count = len(images)
+    chosen = torch.randint(0, len(OPERATIONS), (count,), generator=generator)
+    signs = 2 * torch.randint(0, 2, (count,), generator=generator) - 1
+    result = images.clone()
+    for index, operation in enumerate(OPERATIONS.values()):
+        mine = (chosen == index).nonzero()[:, 0]
+        if len(mine):
+            where = mine.to(images.device)
+            result[where] = operation(images[where], (strengths * signs)[mine])
+    return result

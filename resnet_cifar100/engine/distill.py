@@ -1,0 +1,87 @@
+"""Learning from a larger network's answers besides the labels."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from resnet_cifar100.bundle import Bundle, load_bundle
+from resnet_cifar100.config import Config
+from resnet_cifar100.errors import ConfigError
+from resnet_cifar100.runtime import Runtime
+
+OTHERS_WEIGHT = 8.0  # of the other classes in DKD: the authors' for the pair most like ours
+
+_NEVER = -1000.0  # the logarithm of a probability that counts for nothing, and is a number
+
+
+class Teacher:
+    """A trained network, frozen, and what its answers add to the loss."""
+
+    def __init__(self, bundle: Bundle, config: Config, runtime: Runtime) -> None:
+        bundle.to(runtime.device)
+        self.preprocess = bundle.preprocess
+        self.forward = runtime.compile(bundle.model.requires_grad_(False))
+        self.config = config
+
+    def loss(self, images: Tensor, logits: Tensor, targets: Tensor) -> Tensor:
+        """Return how far logits (N,K) of uint8 images (N,3,H,W) are from the teacher's, ()."""
+        with torch.no_grad():
+            taught = self.forward(self.preprocess(images)).float()
+        if self.config.distillation == "kd":
+            return kd_loss(logits, taught, self.config.temperature)
+        labels = targets.argmax(1) if targets.ndim == 2 else targets
+        return dkd_loss(logits, taught, labels, self.config.temperature)
+
+
+def load_teacher(config: Config, runtime: Runtime, title: str) -> Teacher | None:
+    """Return the teacher that the settings name, if they name one.
+
+    Raises:
+        CheckpointError: for a file that is not a network of this project.
+        ConfigError: for a teacher of other data, or one that has learned what is held out here.
+    """
+    if config.teacher is None:
+        return None
+    bundle = load_bundle(config.teacher)
+    theirs = Config.from_json(bundle.provenance["config"])
+    if bundle.provenance["dataset"] != title:
+        raise ConfigError(f"--teacher must be trained on {title}, as this run is")
+    if config.val_size > theirs.val_size:
+        raise ConfigError(
+            f"--teacher must be trained with --val-size {config.val_size} or more, as this run is: "
+            f"it has learned images that are held out here, got {theirs.val_size}"
+        )
+    return Teacher(bundle, config, runtime)
+
+
+def kd_loss(logits: Tensor, taught: Tensor, temperature: float) -> Tensor:
+    """Return the divergence of softened answers (N,K), () times the temperature squared.
+
+    Hinton et al. 2015, https://arxiv.org/abs/1503.02531.
+    """
+    ours = F.log_softmax(logits / temperature, dim=1)
+    theirs = F.log_softmax(taught / temperature, dim=1)
+    return _divergence(ours, theirs) * temperature**2
+
+
+def dkd_loss(logits: Tensor, taught: Tensor, labels: Tensor, temperature: float) -> Tensor:
+    """Return the two parts of the same, weighed apart: the target, and the classes besides it.
+
+    Decoupled knowledge distillation, Zhao et al. 2022, https://arxiv.org/abs/2203.08679. What a
+    teacher that is sure of the target thinks of the others would hardly count otherwise.
+    """
+    target = labels[:, None]
+    is_target = torch.zeros_like(logits, dtype=torch.bool).scatter_(1, target, True)
+    target_logs, other_logs = [], []
+    for scores in (logits, taught):
+        logs = F.log_softmax(scores / temperature, dim=1)
+        others = logs.masked_fill(is_target, _NEVER).logsumexp(1, keepdim=True)
+        target_logs.append(torch.cat([logs.gather(1, target), others], dim=1))  # (N,2)
+        other_logs.append((logs - others).masked_fill(is_target, _NEVER))  # (N,K)
+    target_loss, other_loss = _divergence(*target_logs), _divergence(*other_logs)
+    return (target_loss + OTHERS_WEIGHT * other_loss) * temperature**2
+
+
+def _divergence(ours: Tensor, theirs: Tensor) -> Tensor:
+    """Return the mean Kullback-Leibler divergence of log-probabilities (N,K) from `theirs`."""
+    return F.kl_div(ours, theirs, reduction="batchmean", log_target=True)

@@ -1,0 +1,46 @@
+"""Sharpness-aware minimisation: step along the gradient of the worst place nearby.
+
+SAM: Foret et al. 2020, https://arxiv.org/abs/2010.01412. ASAM, whose neighbourhood grows with each
+weight: Kwon et al. 2021, https://arxiv.org/abs/2102.11600.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+_EPSILON = 1e-12
+
+
+@contextmanager
+def at_the_worst_place_nearby(model: nn.Module, rho: float, *, is_adaptive: bool) -> Iterator[None]:
+    """Move the weights up their gradients by the radius `rho` and clear these; then move back.
+
+    Whatever the forward pass inside does to the buffers of the norms is undone too: their
+    statistics are of the network that is trained.
+    """
+    weights: list[Tensor] = [p for p in model.parameters() if p.grad is not None]
+    moved = [*weights, *model.buffers()]
+    with torch.no_grad():
+        kept = [tensor.clone() for tensor in moved]
+        for weight, step in zip(weights, _steps(weights, rho, is_adaptive), strict=True):
+            weight += step
+    for weight in weights:
+        weight.grad = None
+    yield
+    with torch.no_grad():
+        torch._foreach_copy_(moved, kept)
+
+
+def _steps(weights: list[Tensor], rho: float, is_adaptive: bool) -> tuple[Tensor, ...]:
+    """Return the way up of each weight; all together are `rho` long, in units of the weights."""
+    gradients = [weight.grad for weight in weights if weight.grad is not None]
+    # Norms and biases stay in their own unit, as in the experiments of ASAM.
+    units = [
+        weight.abs() if is_adaptive and weight.ndim > 1 else torch.ones_like(weight)
+        for weight in weights
+    ]
+    scaled = torch._foreach_mul(gradients, units)
+    norm = torch.stack(torch._foreach_norm(scaled)).norm()
+    return torch._foreach_mul(torch._foreach_mul(scaled, units), rho / (norm + _EPSILON))
