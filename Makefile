@@ -1,7 +1,8 @@
 PYTHON ?= python3
 PY := .venv/bin/python
 
-.PHONY: help quickstart setup test check format docs report app smoke bench-cpu bench-gpu bench-app
+.PHONY: help quickstart setup test check format docs report app smoke bench-cpu bench-gpu bench-app \
+	ablation gpu-table zoo
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -43,6 +44,15 @@ bench-cpu: .venv/.ready ## all speeds on this CPU, as ratios measured in one run
 
 bench-gpu: .venv/.ready ## the same on a GPU, and the time to 75% over 10 seeds
 	$(PY) -m benchmarks.suite --device cuda
+
+ablation: .venv/.ready ## what each recommendation gives, at a budget for two CPU cores: hours; goes on where it stopped
+	$(PY) -m benchmarks.experiments ablation
+
+gpu-table: .venv/.ready ## the table of accuracies on a GPU, best value first; goes on where it stopped
+	$(PY) -m benchmarks.experiments gpu
+
+zoo: .venv/.ready ## train every network with the strong recipe on a GPU; goes on where it stopped
+	$(PY) -m benchmarks.experiments zoo
 
 bench-app: .venv/.ready-dev ## the web app over HTTP: latency, accuracy, load, attack; a quarter of an hour
 	$(PY) -m benchmarks.serving

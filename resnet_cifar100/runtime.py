@@ -201,6 +201,9 @@ def _git_commit() -> tuple[str, bool]:
         return run.stdout.strip()
 
     try:
-        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--untracked-files=no"))
+        # What a run writes down into the tree does not change the next one.
+        code = (":/", ":(top,exclude)docs", ":(top,exclude)records")
+        changes = git("status", "--porcelain", "--untracked-files=no", "--", *code)
+        return git("rev-parse", "HEAD"), bool(changes)
     except (OSError, subprocess.CalledProcessError):
         return "", False

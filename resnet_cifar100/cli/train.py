@@ -44,6 +44,8 @@ def train(argv: Sequence[str]) -> None:
 
     choose_device(config.device)  # what is wrong is refused before data is fetched
     Augment(config.augment)
+    if config.recipe == "distilled" and config.teacher is None:
+        raise ConfigError("--recipe distilled needs --teacher, a best_model.pth to learn from")
     for size in (*config.early_sizes, config.image_size):
         summarize(dataclasses.replace(config.model_config, image_size=size))
     dataset = load_dataset(config)

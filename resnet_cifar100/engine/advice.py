@@ -113,7 +113,9 @@ def _regularise(record: RunRecord) -> Iterator[Advice]:
 
 def _augment(record: RunRecord) -> Iterator[Advice]:
     train, config = record.history.epochs[-1]["train/top1"], record.config
-    flags = [] if config.crop_fill == "reflect" else ["--crop-fill reflect"]
+    flags = [] if config.augment else ["--augment trivial_augment cutmix"]
+    if config.crop_fill != "reflect":
+        flags.append("--crop-fill reflect")
     if not config.flip:
         flags.append("--flip")
     elif not config.alternating_flip:
@@ -122,8 +124,8 @@ def _augment(record: RunRecord) -> Iterator[Advice]:
         return
     evidence = (
         f"In the last epoch {train:.2%} of the training images were recognised although they were "
-        "augmented: few of them teach anything more. Cutout, Mixup and CutMix, which go further "
-        "than these flags, are not among the settings yet."
+        "augmented: few of them teach anything more. `--augment` goes further than crop and flip: "
+        "Cutout, Mixup, CutMix, TrivialAugment and others."
     )
     yield Advice("Enhanced augmentation", evidence, " ".join(flags))
 

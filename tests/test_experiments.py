@@ -1,0 +1,77 @@
+"""Tables of whole trainings: their order, that they go on, and the page they leave."""
+
+import pytest
+
+from benchmarks import experiments
+from benchmarks.experiments import jobs_of, main, with_table
+from benchmarks.trainings import TABLES, Experiment
+from resnet_cifar100.cli.train import _training_settings
+from resnet_cifar100.engine.record import load_record
+
+TINY = "--recipe smoke --image-size 8 --epochs 1 --train-size 200 --val-size 100 --batch-size 50"
+TEACHER, PUPIL = Experiment("teacher", TINY, seeds=1), Experiment("pupil", TINY, 2, "teacher")
+
+
+@pytest.fixture
+def table(monkeypatch, tiny_data_dir, tmp_path):
+    """Stand for all tables; return the words of a call."""
+    monkeypatch.setattr(experiments, "TABLES", {"ablation": (TEACHER, PUPIL)})
+    words = ["ablation", "--out", str(tmp_path / "out"), "--runs", str(tmp_path / "runs")]
+    return [*words, "--dataset", "synthetic", "--data-dir", str(tiny_data_dir)]
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_the_flags_of_every_experiment_are_settings(name):
+    for experiment in TABLES[name]:
+        _training_settings(experiment.flags.split())
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_names_are_unique_and_teachers_come_before_their_pupils(name):
+    names = [experiment.name for experiment in TABLES[name]]
+    assert len(set(names)) == len(names)
+    for index, experiment in enumerate(TABLES[name]):
+        assert not experiment.teacher or experiment.teacher in names[:index]
+
+
+def test_the_first_seed_of_all_comes_before_the_second_of_any(tmp_path):
+    order = [(job.experiment.name, job.seed) for job in jobs_of([TEACHER, PUPIL], tmp_path)]
+    assert order == [("teacher", 0), ("pupil", 0), ("pupil", 1)]
+
+
+@pytest.mark.slow
+def test_a_table_is_trained_goes_on_and_is_written(table, tmp_path):
+    assert main([*table, "--only", "teacher"]) == 0
+    before = (tmp_path / "runs" / "teacher" / "seed0" / "run.json").read_bytes()
+    assert main(table) == 0
+    assert (tmp_path / "runs" / "teacher" / "seed0" / "run.json").read_bytes() == before
+    pupil = load_record(tmp_path / "out" / "pupil" / "seed1")
+    assert pupil.status == "finished"
+    assert pupil.config.teacher == tmp_path / "runs" / "teacher" / "seed0" / "best_model.pth"
+    page = (tmp_path / "out" / "README.md").read_text()
+    assert page.index("SYNTHETIC") < page.index("| teacher |") < page.index("| pupil |")
+    assert (tmp_path / "out" / "report.html").exists()
+    assert main(table) == 0  # at once: nothing is left
+
+
+def test_nothing_is_started_after_the_deadline(table, tmp_path):
+    assert main([*table, "--minutes", "0"]) == 0
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.slow
+def test_a_training_that_fails_is_counted_and_the_others_go_on(table, tmp_path, monkeypatch):
+    broken = Experiment("broken", f"{TINY} --augment nothing", seeds=1)
+    monkeypatch.setattr(experiments, "TABLES", {"ablation": (broken, TEACHER)})
+    assert main(table) == 1
+    assert load_record(tmp_path / "runs" / "teacher" / "seed0").status == "finished"
+
+
+def test_a_table_replaces_the_one_between_its_marks_alone():
+    page = "a\n<!-- table: gpu -->\nold\n<!-- end of table -->\nb\n"
+    page = f"<!-- table: zoo -->\nzoo\n<!-- end of table -->\n{page}"
+    assert with_table(with_table(page, "gpu", "new\n"), "gpu", "newer\n") == page.replace(
+        "old\n", "\nnewer\n\n"
+    )
+    with pytest.raises(ValueError, match="substring"):
+        with_table(page, "ablation", "new")
