@@ -60,7 +60,7 @@ def jobs_of(experiments: Sequence[Experiment], folder: Path) -> Iterator[Job]:
     for seed in range(max(experiment.seeds for experiment in experiments)):
         for experiment in experiments:
             if seed < experiment.seeds:
-                yield Job(experiment, seed, folder / experiment.name / f"seed{seed}")
+                yield Job(experiment, seed, folder / experiment.folder / f"seed{seed}")
 
 
 def train(job: Job, more: Sequence[str], deadline: float) -> bool:
@@ -98,9 +98,9 @@ def write_page(name: str, jobs: Sequence[Job], out: Path) -> None:
         runs = tuple(Run(job.folder, load_record(job.folder)) for job in mine)
         groups.append(Group(experiment.name, runs))
         for job, run in zip(mine, runs, strict=True):
-            run.record.save(out / experiment.name / f"seed{job.seed}")
+            run.record.save(out / experiment.folder / f"seed{job.seed}")
     if len(done) > 1:
-        compare([out / job.experiment.name / f"seed{job.seed}" for job in done], out)
+        compare([out / job.experiment.folder / f"seed{job.seed}" for job in done], out)
     if groups:
         table = _table([job.experiment for job in done], groups)
         is_real = all(run.record.title != "SYNTHETIC" for group in groups for run in group.runs)

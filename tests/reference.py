@@ -1,6 +1,11 @@
 """Slow, obvious versions of the batched operations, one image at a time."""
 
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import numpy as np
+from PIL import Image, ImageEnhance, ImageOps
 
 
 def crop_and_flip(
@@ -42,3 +47,62 @@ def muon_step(
     ahead = gradient + momentum * moving
     update = orthogonalized(ahead.reshape(len(bank), -1)).reshape(bank.shape)
     return bank * np.sqrt(len(bank)) / np.linalg.norm(bank) - lr * update, moving
+
+
+def moved(picture: Image.Image, matrix: Sequence[float]) -> Image.Image:
+    """Return the picture with (x, y) taken from (ax + by + c, dx + ey + f), or black."""
+    return picture.transform(picture.size, Image.Transform.AFFINE, matrix, Image.Resampling.NEAREST)
+
+
+PILLOW: dict[str, Callable[[Image.Image, Any], Image.Image]] = {
+    "affine": moved,
+    "identity": lambda picture, _: picture,
+    "autocontrast": lambda picture, _: ImageOps.autocontrast(picture),
+    "equalize": lambda picture, _: ImageOps.equalize(picture),
+    "rotate": lambda picture, degrees: picture.rotate(degrees),
+    "solarize": ImageOps.solarize,
+    "posterize": lambda picture, bits: ImageOps.posterize(picture, int(bits)),
+    "color": lambda picture, factor: ImageEnhance.Color(picture).enhance(factor),
+    "contrast": lambda picture, factor: ImageEnhance.Contrast(picture).enhance(factor),
+    "brightness": lambda picture, factor: ImageEnhance.Brightness(picture).enhance(factor),
+    "sharpness": lambda picture, factor: ImageEnhance.Sharpness(picture).enhance(factor),
+    "shear_x": lambda picture, shear: moved(picture, (1, shear, 0, 0, 1, 0)),
+    "shear_y": lambda picture, shear: moved(picture, (1, 0, 0, shear, 1, 0)),
+    "translate_x": lambda picture, pixels: moved(picture, (1, 0, pixels, 0, 1, 0)),
+    "translate_y": lambda picture, pixels: moved(picture, (1, 0, 0, 0, 1, pixels)),
+}
+
+
+def by_pillow(name: str, image: np.ndarray, amount: float | Sequence[float]) -> np.ndarray:
+    """Return one uint8 image (3,H,W) after an operation of Pillow's."""
+    picture = Image.fromarray(image.transpose(1, 2, 0))
+    return np.asarray(PILLOW[name](picture, amount)).transpose(2, 0, 1)
+
+
+def cutout(image: np.ndarray, *, y: int, x: int, side: int) -> np.ndarray:
+    """Return one image (C,H,W), black in a square around (y, x)."""
+    result = image.copy()
+    _, height, width = image.shape
+    for row in range(y - side // 2, y - side // 2 + side):
+        for column in range(x - side // 2, x - side // 2 + side):
+            if 0 <= row < height and 0 <= column < width:
+                result[:, row, column] = 0
+    return result
+
+
+def follows(values: Sequence[float], cdf: Callable[[float], float]) -> bool:
+    """Whether Kolmogorov's test takes the values for draws of a distribution, at 1 in 1000."""
+    ordered = sorted(values)
+    count = len(ordered)
+    distances = [
+        max(cdf(value) - index / count, (index + 1) / count - cdf(value))
+        for index, value in enumerate(ordered)
+    ]
+    return max(distances) < 1.95 / count**0.5
+
+
+def cutmix_share(draw: random.Random) -> float:
+    """Return the share of a square of side 1 under a box that is cut off at its border."""
+    side, y, x = draw.random() ** 0.5, draw.random(), draw.random()
+    bottom, right = min(1.0, y + side / 2), min(1.0, x + side / 2)
+    return (bottom - max(0.0, y - side / 2)) * (right - max(0.0, x - side / 2))

@@ -14,6 +14,7 @@ from tests.conftest import REPOSITORY
 INVALID = {
     "width": 0.2,
     "dropout": 1.0,
+    "stochastic_depth": 1.0,
     "image_size": 33,
     "early_sizes": (32,),
     "early_shares": (0.5,),
@@ -24,6 +25,7 @@ INVALID = {
     "train_size": -100,
     "crop_padding": 17,
     "crop_fill": "mirror",
+    "plain_epochs": 101,
     "batch_size": 1,
     "epochs": 0,
     "optimizer": "adam",
@@ -35,7 +37,12 @@ INVALID = {
     "warmup_epochs": 101,
     "label_smoothing": 1.0,
     "grad_clip_norm": -1.0,
+    "sam_rho": -0.05,
     "ema_decay": 1.0,
+    "ema_images": -1,
+    "distillation": "dkdd",
+    "distillation_weight": 0.0,
+    "temperature": 0.0,
     "early_stopping_patience": -1,
     "seed": -1,
     "num_threads": -1,
@@ -55,6 +62,20 @@ SINCE_FAST = {
     "muon_momentum": 0.6,
     "decay_norms": True,
 }
+SINCE_AUGMENT = {
+    "stochastic_depth": 0.0,
+    "squeeze_excitation": False,
+    "zero_init": False,
+    "augment": (),
+    "plain_epochs": 0,
+    "sam_rho": 0.0,
+    "sam_adaptive": False,
+    "ema_images": 0,
+    "teacher": None,
+    "distillation": "dkd",
+    "distillation_weight": 0.5,
+    "temperature": 4.0,
+}
 
 
 @pytest.mark.parametrize("field", INVALID)
@@ -68,11 +89,31 @@ def test_a_wrong_value_is_refused_with_its_flag_and_value(field):
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0])
 @pytest.mark.parametrize(
     "field",
-    ["lr", "muon_lr", "weight_decay", "momentum", "muon_momentum", "label_smoothing", "width"],
+    [
+        *("lr", "muon_lr", "weight_decay", "momentum", "muon_momentum", "label_smoothing", "width"),
+        *("stochastic_depth", "sam_rho", "distillation_weight", "temperature"),
+    ],
 )
 def test_no_setting_may_be_negative_infinite_or_nan(field, value):
     with pytest.raises(ConfigError):
         Config(**{field: value})
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"ema_images": 500}, "--ema-images must be 0 without --ema-decay"),
+        ({"ema_decay": 0.9, "ema_images": 50_001}, "--ema-images must be in 0 to 50000"),
+        ({"distillation_weight": 1.01}, "--distillation-weight must be in"),
+        ({"epochs": 3, "plain_epochs": 4}, "--plain-epochs must be in 0 to epochs"),
+        ({"plain_epochs": -1}, "--plain-epochs"),
+    ],
+    ids=str,
+)
+def test_settings_that_do_not_go_together_are_refused(settings, words):
+    with pytest.raises(ConfigError, match=words):
+        Config(**settings)
+    Config(epochs=3, plain_epochs=3, ema_decay=0.9, ema_images=50_000, distillation_weight=1.0)
 
 
 def test_early_stopping_needs_images_to_decide_on():
@@ -85,6 +126,21 @@ def test_early_stopping_needs_images_to_decide_on():
 def test_settings_survive_json(name):
     config = create_recipe(name)
     assert Config.from_json(config.to_json()) == config
+
+
+def test_paths_and_tuples_survive_json():
+    config = Config(teacher=Path("of/mine.pth"), augment=("cutout:16", "mixup"))
+    again = Config.from_json(config.to_json())
+    assert again == config
+    assert isinstance(again.teacher, Path)
+    assert isinstance(again.augment, tuple)
+    assert Config.from_json(Config().to_json()).teacher is None
+
+
+def test_the_folder_of_a_teacher_is_not_shown():
+    config = Config(teacher=Path("/home/somebody/teacher.pth"))
+    assert config.without_folders().teacher == Path("teacher.pth")
+    assert Config().without_folders().teacher is None
 
 
 @pytest.mark.parametrize(
@@ -118,12 +174,13 @@ def test_settings_of_a_published_run_still_load(path):
     assert {name: loaded[name] for name in values} == values
 
 
-def test_settings_from_before_recipe_fast_mean_what_they_meant():
+@pytest.mark.parametrize("since", [SINCE_FAST, SINCE_AUGMENT], ids=["fast", "augment"])
+def test_settings_from_before_some_were_added_mean_what_they_meant(since):
     values = json.loads(Config().to_json())
-    for name in SINCE_FAST:
+    for name in since:
         del values[name]
     config = Config.from_json(json.dumps(values))
-    assert {name: getattr(config, name) for name in SINCE_FAST} == SINCE_FAST
+    assert {name: getattr(config, name) for name in since} == since
 
 
 def test_unknown_settings_are_refused_by_name():
@@ -137,6 +194,7 @@ def test_unknown_settings_are_refused_by_name():
     [
         *("", "{", "[1]", "3", '{"epochs": "ten"}', '{"log_file": 3}'),
         *('{"early_sizes": 20}', '{"early_sizes": ["a"], "early_shares": [0.5]}'),
+        *('{"teacher": 3}', '{"augment": 3}', '{"augment": [3]}'),
     ],
 )
 def test_what_is_not_a_json_object_of_settings_is_refused(text):
@@ -184,3 +242,15 @@ def test_early_sizes_and_their_shares_are_flags():
     )
     plain, _ = _training_settings(["--recipe", "fast", "--early-sizes", "--early-shares"])
     assert (plain.early_sizes, plain.early_shares) == ((), ())
+
+
+def test_augmentation_and_a_teacher_are_flags():
+    flags = ["--augment", "trivial_augment", "cutmix:1", "--teacher", "big.pth", "--sam-adaptive"]
+    config, _ = _training_settings(["--recipe", "quick", *flags, "--distillation", "kd"])
+    expected = {
+        "augment": ("trivial_augment", "cutmix:1"),
+        "teacher": Path("big.pth"),
+        "sam_adaptive": True,
+        "distillation": "kd",
+    }
+    assert config == dataclasses.replace(create_recipe("quick"), **expected)
