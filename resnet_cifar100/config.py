@@ -220,6 +220,9 @@ class Config:
                 if fields[name].type is Path or (fields[name].type == Path | None and value):
                     values[name] = Path(value)
                 elif get_origin(fields[name].type) is tuple:
+                    is_text = get_args(fields[name].type)[0] is str
+                    if not all(isinstance(one, str) == is_text for one in list(value)):
+                        raise TypeError(f"{name} is {value}")
                     values[name] = tuple(value)
             return cls(**values)
         except TypeError as error:

@@ -124,11 +124,9 @@ def cutmix(
 
 
 def draw_beta(alpha: float, generator: Generator) -> float:
-    """Draw from Beta(alpha, alpha): Jöhnk's method, because torch's own takes no generator."""
-    while True:
-        u, v = (torch.rand(2, generator=generator, dtype=torch.float64) ** (1 / alpha)).tolist()
-        if 0 < u + v <= 1:
-            return float(u / (u + v))
+    """Draw from Beta(alpha, alpha), with NumPy, because torch's own takes no generator."""
+    seed = int(torch.randint(2**63 - 1, (), generator=generator))
+    return float(np.random.default_rng(seed).beta(alpha, alpha))
 
 
 class Choice(NamedTuple):
@@ -209,7 +207,7 @@ def _parse(name: str) -> tuple[Choice | Mixture, float]:
     kind, colon, number = name.partition(":")
     known: dict[str, Choice | Mixture] = {**AUGMENTATIONS, **MIXTURES}
     if kind not in known:
-        raise ConfigError(f"--augment must be of {', '.join(known)}, got {name}")
+        raise ConfigError(f"--augment must be of {', '.join(known)}, got {name!r}")
     choice = known[kind]
     try:
         strength = float(number) if colon else choice.strength
@@ -217,7 +215,7 @@ def _parse(name: str) -> tuple[Choice | Mixture, float]:
         strength = float("nan")
     if not choice.least <= strength <= choice.most:
         allowed = f"{kind}:NUMBER with a number in {choice.least:g} to {choice.most:g}"
-        raise ConfigError(f"--augment must be {allowed}, got {name}")
+        raise ConfigError(f"--augment must be {allowed}, got {name!r}")
     return choice, strength
 
 

@@ -22,7 +22,9 @@ def affine(images: Tensor, matrices: Tensor) -> Tensor:
     the nearest one is taken.
     """
     channels, height, width = images.shape[1:]
-    a, b, c, d, e, f = (matrices * _FIXED_POINT + 0.5).floor().long().to(images.device).unbind(1)
+    a, b, c, d, e, f = matrices.unbind(1)
+    middle = torch.stack([a, b, c + a / 2 + b / 2, d, e, f + d / 2 + e / 2])  # of the first pixel
+    a, b, c, d, e, f = (middle * _FIXED_POINT + 0.5).floor().long().to(images.device)
     y, x = torch.meshgrid(
         torch.arange(height, device=images.device),
         torch.arange(width, device=images.device),
@@ -30,8 +32,7 @@ def affine(images: Tensor, matrices: Tensor) -> Tensor:
     )
 
     def source(along_x: Tensor, along_y: Tensor, start: Tensor) -> Tensor:
-        half = (along_x + along_y) // 2  # the middle of the first pixel
-        first = (start + half)[:, None, None]
+        first = start[:, None, None]
         return (first + along_x[:, None, None] * x + along_y[:, None, None] * y) >> 16
 
     from_x, from_y = source(a, b, c), source(d, e, f)  # (N,H,W)

@@ -38,10 +38,16 @@ def load_teacher(config: Config, runtime: Runtime, title: str) -> Teacher | None
 
     Raises:
         CheckpointError: for a file that is not a network of this project.
-        ConfigError: for a teacher of other data, or one that has learned what is held out here.
+        ConfigError: for a teacher of other data, one that has learned what is held out here, or one
+            that this run would overwrite.
     """
     if config.teacher is None:
         return None
+    if config.teacher.resolve() == config.checkpoint_path.resolve():
+        raise ConfigError(
+            "--teacher must be another file than --checkpoint-path, which is overwritten, "
+            f"got {config.teacher}"
+        )
     bundle = load_bundle(config.teacher)
     theirs = Config.from_json(bundle.provenance["config"])
     if bundle.provenance["dataset"] != title:

@@ -147,7 +147,7 @@ def test_what_is_set_already_is_not_advised():
     strong = {"dropout": 0.3, "label_smoothing": 0.1}
     advice = advise(record_of([0.97] * 2, [0.5] * 2, **strong))
     assert advice[0].flags == "--weight-decay 0.001"  # twice what it is
-    done = {**strong, "crop_fill": "reflect", "alternating_flip": True}
+    done = {**strong, "crop_fill": "reflect", "alternating_flip": True, "augment": ("cutout",)}
     assert "Enhanced augmentation" not in titles([0.97] * 2, [0.5] * 2, **done)
     assert "Larger network" not in titles(RISING, RISING, width=8.0)
 
