@@ -138,6 +138,8 @@ class Config:
     """Precision of the forward pass; auto is bf16 where the device has it and is faster with it."""
     compile: bool = False
     """Compile the network with torch.compile (needs a C++ compiler on a CPU)."""
+    sync_norms: bool = False
+    """Let the norms of several processes, each on its GPU, see all their batches as one."""
     num_threads: int = 0
     """CPU threads; 0 leaves it to torch."""
 
@@ -147,6 +149,8 @@ class Config:
     """Live Markdown log of the run."""
     checkpoint_minutes: float = 5.0
     """Save the training state at least this often inside an epoch; each epoch ends with a save."""
+    max_hours: float = 0.0
+    """Stop with the state saved (exit code 8) before this session lasts so long; 0: no limit."""
     keep_checkpoints: int = 2
     """How many of the newest training states to keep."""
     log_steps: int = 20

@@ -48,9 +48,8 @@ class ExportError(ProjectError):
 
 
 class InterruptedRunError(ProjectError):
-    """A signal ended the run, its state saved. The exit code is 128 plus the signal's number."""
+    """A run ended early, with 8 where its time was up, or 128 plus the number of a signal."""
 
-    def __init__(self, message: str, signal_number: int) -> None:
+    def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
-        self.signal_number = signal_number
-        self.exit_code = 128 + signal_number
+        self.exit_code = exit_code

@@ -92,6 +92,7 @@ def _machine(config: Settings) -> Iterator[Limit]:
     yield "seed", 0 <= config.seed < 2**32, "in 0 to 4294967295"
     yield "num_threads", 0 <= config.num_threads <= 1024, "in 0 to 1024"
     yield "checkpoint_minutes", config.checkpoint_minutes >= 0, "0 or more"
+    yield "max_hours", 0 <= config.max_hours < math.inf, "0 or a positive number"
     yield "keep_checkpoints", 1 <= config.keep_checkpoints <= 1000, "in 1 to 1000"
     yield "log_steps", config.log_steps >= 1, "1 or more"
     is_pth = config.checkpoint_path.suffix == ".pth"

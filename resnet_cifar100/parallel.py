@@ -55,7 +55,7 @@ def process_group(device: torch.device, batch_size: int) -> Iterator[None]:
         raise ConfigError(
             f"--batch-size must be a multiple of the {world_size()} processes, got {batch_size}"
         )
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     try:
         yield
         dist.barrier()
@@ -81,6 +81,17 @@ def share_gradients(model: nn.Module) -> nn.Module:
     return DistributedDataParallel(model) if world_size() > 1 else model
 
 
+def share_norms(model: nn.Module, device: torch.device) -> nn.Module:
+    """Return `model` with norms that see the batches of all processes as one.
+
+    Raises:
+        ConfigError: without a GPU, where torch has no such norm.
+    """
+    if device.type != "cuda":
+        raise ConfigError("--sync-norms must be false without a GPU: torch has it only there")
+    return nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-any-return]
+
+
 def mean_over_processes(values: Tensor) -> Tensor:
     """Return the mean of `values` over the processes."""
     if world_size() > 1:
@@ -90,10 +101,13 @@ def mean_over_processes(values: Tensor) -> Tensor:
     return values
 
 
-def is_any_process(flag: bool, device: torch.device) -> bool:
-    """Whether `flag` is set in any process."""
-    share = mean_over_processes(torch.tensor(float(flag), device=device))
-    return share.item() > 0
+def highest_of_all_processes(number: int) -> int:
+    """Return the highest of the numbers that the processes call this with; no GPU waits for it."""
+    if world_size() == 1:
+        return number
+    highest = torch.tensor(number)  # on the CPU, whatever the network is on
+    dist.all_reduce(highest, dist.ReduceOp.MAX)
+    return int(highest)
 
 
 def from_main_process(value: T) -> T:

@@ -32,6 +32,7 @@ from resnet_cifar100.storage import replace_file
 _INCIDENTAL = {
     *("seed", "recipe", "checkpoint_path", "log_file", "dataset", "data_dir", "data_url"),
     *("device", "num_threads", "checkpoint_minutes", "keep_checkpoints", "log_steps"),
+    "max_hours",
     "tensorboard",
 }
 

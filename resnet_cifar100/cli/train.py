@@ -62,7 +62,7 @@ def train(argv: Sequence[str]) -> None:
         ) from error
     except InterruptedRunError as error:
         advice = f"Go on with: {python_command()} train.py --resume --run-dir {run_dir}"
-        raise InterruptedRunError(f"{error}. {advice}", error.signal_number) from error
+        raise InterruptedRunError(f"{error}. {advice}", error.exit_code) from error
     if is_main_process():
         save_curves(record, run_dir / "curves.png")
         _show_result(record, run_dir)

@@ -60,10 +60,13 @@ def with_mirror(predict: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tenso
 
 
 @torch.inference_mode()
-def evaluate(predict: Callable[[Tensor], Tensor], split: Split) -> Metrics:
+def evaluate(
+    predict: Callable[[Tensor], Tensor], split: Split, after_batch: Callable[[], object] = bool
+) -> Metrics:
     """Measure `predict`, uint8 images (N,3,32,32) -> logits (N,K), over a split."""
     sums = MetricSums(split.labels.device)
     for images, labels in eval_batches(split):
         logits = predict(images).float()
         sums.update(F.cross_entropy(logits, labels, reduction="none"), logits, labels)
+        after_batch()
     return sums.compute()

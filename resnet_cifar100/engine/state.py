@@ -18,7 +18,7 @@ from resnet_cifar100.engine.optim import create_optimizers
 from resnet_cifar100.errors import NonFiniteError
 from resnet_cifar100.models.factory import Model, create_model
 from resnet_cifar100.models.speednet import SpeedNet
-from resnet_cifar100.parallel import share_gradients
+from resnet_cifar100.parallel import share_gradients, share_norms
 from resnet_cifar100.runtime import Runtime
 
 if TYPE_CHECKING:
@@ -84,10 +84,16 @@ class TrainState:
         return len(epochs) - 1 - self.history.best_epoch("val/top1") >= patience
 
     @property
+    def is_to_measure(self) -> bool:
+        """Whether an epoch is trained that has no row yet."""
+        measured = len(self.history.epochs) * self.steps_per_epoch
+        return measured < self.step and self.step % self.steps_per_epoch == 0
+
+    @property
     def is_finished(self) -> bool:
         """Whether no step is left to take and each epoch has its row."""
-        is_measured = len(self.history.epochs) * self.steps_per_epoch >= self.step
-        return is_measured and (self.step >= self.total_steps or self.is_stopped_early)
+        is_last = self.step >= self.total_steps or self.is_stopped_early
+        return is_last and not self.is_to_measure
 
     @property
     def eval_model(self) -> Model:
@@ -166,6 +172,8 @@ def create_state(
         ConfigError: for an unknown network.
     """
     model = create_model(config.model_config).to(runtime.device)
+    if config.sync_norms:
+        share_norms(model, runtime.device)
     preprocess = Preprocess(config.image_size).to(runtime.device)
     if isinstance(model, SpeedNet):
         model.whiten(preprocess(loader.split.images[:WHITENING_IMAGES]))

@@ -10,7 +10,8 @@ from torch.nn.utils import clip_grad_norm_
 from resnet_cifar100.engine.sam import at_the_worst_place_nearby
 from resnet_cifar100.engine.schedule import image_size_at, lr_scale_at
 from resnet_cifar100.engine.state import TrainState
-from resnet_cifar100.parallel import world_size
+from resnet_cifar100.errors import NonFiniteError
+from resnet_cifar100.parallel import highest_of_all_processes, world_size
 
 
 def train_step(state: TrainState, images: Tensor, targets: Tensor) -> None:
@@ -46,10 +47,31 @@ def update(
             _backward(state, images, targets, image_size)
     if config.grad_clip_norm:
         clip_grad_norm_(state.model.parameters(), config.grad_clip_norm)
+    if images.device.type == "cpu":  # a GPU would have to wait: there each save and point checks
+        _refuse_non_finite(state, loss)
     for optimizer in state.optimizers:
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
     return loss, logits
+
+
+def _refuse_non_finite(state: TrainState, loss: Tensor) -> None:
+    """Stop all processes before they take a step that would poison the weights of one.
+
+    Raises:
+        NonFiniteError: for a loss, a gradient or a statistic of a norm that is NaN or infinite.
+    """
+    tensors = [p.grad for p in state.model.parameters() if p.grad is not None]
+    tensors += [buffer for buffer in state.model.buffers() if buffer.is_floating_point()]
+    largest = torch.stack(torch._foreach_norm(tensors, torch.inf))
+    is_finite = bool(loss.isfinite() & largest.isfinite().all())
+    if highest_of_all_processes(int(not is_finite)):
+        what = "a gradient or a norm is not finite"
+        raise NonFiniteError(
+            f"{what if loss.isfinite() else f'the loss is {loss.item()}'} at step {state.step}, so "
+            "training stopped; the last good training state is kept. A lower --lr or "
+            "--grad-clip-norm 1 may help."
+        )
 
 
 def _backward(

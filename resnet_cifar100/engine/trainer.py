@@ -2,12 +2,10 @@
 
 import dataclasses
 import math
-import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 
 from filelock import FileLock, Timeout
 from rich.console import Console
@@ -19,20 +17,19 @@ from resnet_cifar100.data.cifar100 import Dataset, training_splits
 from resnet_cifar100.data.loader import Split, TrainLoader
 from resnet_cifar100.engine.checkpoint import load_newest_state, remove_leftovers, save_state
 from resnet_cifar100.engine.distill import load_teacher
-from resnet_cifar100.engine.evaluate import EVAL_BATCH_SIZE, evaluate
+from resnet_cifar100.engine.evaluate import EVAL_BATCH_SIZE, eval_batches, evaluate
 from resnet_cifar100.engine.metrics import Metrics
 from resnet_cifar100.engine.record import Row, RunRecord
 from resnet_cifar100.engine.runlog import RunLog
 from resnet_cifar100.engine.schedule import lr_at
 from resnet_cifar100.engine.state import TrainState, create_state
 from resnet_cifar100.engine.step import train_step, warm_up
+from resnet_cifar100.engine.stop import Stop, StopRequested
 from resnet_cifar100.errors import CheckpointError, ConfigError, InterruptedRunError
 from resnet_cifar100.parallel import (
     from_main_process,
-    is_any_process,
     is_main_process,
     process_group,
-    world_size,
 )
 from resnet_cifar100.runtime import Runtime, create_runtime
 
@@ -41,7 +38,7 @@ from resnet_cifar100.runtime import Runtime, create_runtime
 CHANGEABLE = {
     *("epochs", "early_stopping_patience", "device", "precision", "compile", "num_threads"),
     *("data_dir", "data_url", "checkpoint_path", "log_file", "tensorboard"),
-    *("checkpoint_minutes", "keep_checkpoints", "log_steps"),
+    *("checkpoint_minutes", "keep_checkpoints", "log_steps", "max_hours"),
 }
 
 
@@ -69,21 +66,40 @@ def _fit(
     state = create_state(config, runtime, loader, teacher)
     test = dataset.test.to(runtime.device)
     held_out = val.to(runtime.device) if val else None
-    with _only_writer(run_dir), _signals_noted() as noted:
+    with _only_writer(run_dir), Stop(config.max_hours) as stop:
         for note in _prepare(state, loader, run_dir):
             console.print(note, highlight=False, markup=False, soft_wrap=True)
-        with RunLog(state, dataset.title, run_dir, console) as log:
+        with RunLog(state, dataset.title, run_dir, console) as log, _saved_at_a_stop(log):
+            stop.begin()
             while not state.is_finished:
-                train_one_epoch(state, loader, log, noted)
+                if not state.is_to_measure:
+                    train_one_epoch(state, loader, log, stop)
                 state.check_finite()
                 recalibrate_average(state, loader.split.images)
-                if measure_epoch(state, log, val=held_out, test=test):
+                if measure_epoch(state, log, stop, val=held_out, test=test):
                     _save_best(state, dataset, log)
                 save_state(state, run_dir)
-                _stop_if_noted(noted, log)
-            if is_main_process():
-                log.finish(measure_result(state, test, log))
+            if result := measure_result(log, stop, test):
+                log.finish(result)
     return log.record
+
+
+@contextmanager
+def _saved_at_a_stop(log: RunLog) -> Iterator[None]:
+    """Save where the run is asked to stop, and say so.
+
+    Raises:
+        InterruptedRunError: in place of StopRequested.
+    """
+    try:
+        yield
+    except StopRequested as request:
+        state = log.state
+        log.check()
+        save_state(state, log.run_dir)
+        raise InterruptedRunError(
+            f"stopped at step {state.step} of {state.total_steps}, and saved", request.exit_code
+        ) from None
 
 
 def _prepare(state: TrainState, loader: TrainLoader, run_dir: Path) -> list[str]:
@@ -128,8 +144,12 @@ def resume_if_present(state: TrainState, run_dir: Path) -> list[str]:
     return notes
 
 
-def train_one_epoch(state: TrainState, loader: TrainLoader, log: RunLog, noted: list[int]) -> None:
-    """Take the remaining steps of the epoch, saving now and then, and at once if a signal came."""
+def train_one_epoch(state: TrainState, loader: TrainLoader, log: RunLog, stop: Stop) -> None:
+    """Take the remaining steps of the epoch, saving now and then.
+
+    Raises:
+        StopRequested: after a step, where the run has to end.
+    """
     first_step = state.step % state.steps_per_epoch
     if first_step == 0:
         state.losses.reset()
@@ -142,25 +162,15 @@ def train_one_epoch(state: TrainState, loader: TrainLoader, log: RunLog, noted: 
         is_last = state.step % state.steps_per_epoch == 0
         if is_last or state.step % state.config.log_steps == 0:
             log.point()
+        log.stop_clock()
         minutes = (time.monotonic() - last_save) / 60
-        is_due = bool(noted) or minutes >= state.config.checkpoint_minutes
-        if not is_last and _is_agreed(is_due, state):
+        is_save_due = not is_last and minutes >= state.config.checkpoint_minutes
+        if stop.poll(is_save_due=is_save_due):
             log.check()
-            log.stop_clock()
             save_state(state, log.run_dir)
             log.write()
-            _stop_if_noted(noted, log)
             last_save = time.monotonic()
             log.start_clock()
-
-
-def _is_agreed(is_due: bool, state: TrainState) -> bool:
-    """Whether to save now; several processes ask one another at the points of the loss curve."""
-    if world_size() == 1:
-        return is_due
-    if state.step % state.config.log_steps:
-        return False
-    return is_any_process(is_due, state.runtime.device)
 
 
 def recalibrate_average(state: TrainState, images: Tensor) -> None:
@@ -171,7 +181,9 @@ def recalibrate_average(state: TrainState, images: Tensor) -> None:
             state.ema.recalibrate(state.preprocess(batch) for batch in batches)
 
 
-def measure_epoch(state: TrainState, log: RunLog, *, val: Split | None, test: Split) -> bool:
+def measure_epoch(
+    state: TrainState, log: RunLog, stop: Stop, *, val: Split | None, test: Split
+) -> bool:
     """Log the epoch just trained; return whether its weights are the best so far.
 
     With a val split that means its top-1 is the highest; without one the newest weights count,
@@ -184,10 +196,7 @@ def measure_epoch(state: TrainState, log: RunLog, *, val: Split | None, test: Sp
     images = state.steps_per_epoch * state.batch_size
     state.eval_model.eval()
     split, name = (val, "val") if val else (test, "test")
-    metrics = Metrics(math.nan, math.nan, math.nan)
-    if is_main_process():
-        metrics = evaluate(lambda images: _predict(state, images), split)
-    metrics = from_main_process(metrics)
+    metrics = _evaluate_in_main_process(lambda images: _predict(state, images), split, stop)
     row: Row = {
         "epoch": epoch,
         "step": state.step,
@@ -202,11 +211,17 @@ def measure_epoch(state: TrainState, log: RunLog, *, val: Split | None, test: Sp
     return val is None or history.best_epoch("val/top1") == epoch
 
 
-def measure_result(state: TrainState, test: Split, log: RunLog) -> Row:
-    """Evaluate best_model.pth, read back from disk, on the test split: the figure of the run."""
-    path = log.run_dir / BEST_MODEL.name
+def measure_result(log: RunLog, stop: Stop, test: Split) -> Row | None:
+    """Evaluate best_model.pth, read back from disk, on the test split: the figure of the run.
+
+    Of several processes the main one returns it.
+    """
+    if not is_main_process():
+        _evaluate_in_main_process(None, test, stop)
+        return None
+    state, path = log.state, log.run_dir / BEST_MODEL.name
     bundle = load_bundle(path).to(state.runtime.device)
-    metrics = evaluate(bundle.logits, test)
+    metrics = _evaluate_in_main_process(bundle.logits, test, stop)
     result: Row = {
         **{f"test/{key}": value for key, value in dataclasses.asdict(metrics).items()},
         "epoch": bundle.provenance["metrics"]["epoch"],
@@ -215,6 +230,17 @@ def measure_result(state: TrainState, test: Split, log: RunLog) -> Row:
     bundle.provenance["metrics"] |= result
     save_bundle(bundle, path, state.config.checkpoint_path)
     return result
+
+
+def _evaluate_in_main_process(
+    predict: Callable[[Tensor], Tensor] | None, split: Split, stop: Stop
+) -> Metrics:
+    """Return to every process what the main one measures; all can be stopped on the way."""
+    if predict and is_main_process():
+        return from_main_process(evaluate(predict, split, stop.poll))
+    for _ in eval_batches(split):
+        stop.poll()
+    return from_main_process(Metrics(math.nan, math.nan, math.nan))
 
 
 def _predict(state: TrainState, images: Tensor) -> Tensor:
@@ -265,31 +291,3 @@ def _only_writer(run_dir: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-@contextmanager
-def _signals_noted() -> Iterator[list[int]]:
-    """Collect Ctrl-C and SIGTERM in the list that is yielded; a second one ends at once."""
-    noted: list[int] = []
-
-    def note(number: int, _frame: FrameType | None) -> None:
-        if noted:
-            raise InterruptedRunError("stopped at once, without saving", number)
-        noted.append(number)
-
-    handled = (signal.SIGINT, signal.SIGTERM)
-    previous = {number: signal.signal(number, note) for number in handled}
-    try:
-        yield noted
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
-def _stop_if_noted(noted: list[int], log: RunLog) -> None:
-    state = log.state
-    if is_any_process(bool(noted), state.runtime.device) and not state.is_finished:
-        number = noted[0] if noted else signal.SIGTERM
-        raise InterruptedRunError(
-            f"stopped at step {state.step} of {state.total_steps}, and saved", number
-        )

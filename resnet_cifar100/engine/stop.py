@@ -1,0 +1,80 @@
+"""Ending a run before its last step: at a signal, or when its time is up."""
+
+import math
+import signal
+import time
+from types import FrameType, TracebackType
+from typing import Self
+
+from resnet_cifar100.errors import InterruptedRunError
+from resnet_cifar100.parallel import highest_of_all_processes
+
+TIME_IS_UP = 8  # the exit code; that of a signal is 128 and its number
+_SAVE = 1  # what a process asks of all: nothing, a save, or to stop with an exit code
+_RESERVE = 2.0  # times the slowest step and save so far are left when a run stops for its limit
+
+
+class StopRequested(Exception):  # noqa: N818 - no error: the run saves its state and ends
+    """All processes have agreed to stop here, where the state is whole."""
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__()
+        self.exit_code = exit_code
+
+
+class Stop:
+    """Context that notes Ctrl-C and SIGTERM, and answers every process alike when it asks.
+
+    A signal before `begin` ends the run at once, there being nothing to save; so does a second one.
+    `max_hours` is counted from the making of this object; 0 sets no limit.
+    """
+
+    def __init__(self, max_hours: float) -> None:
+        self.started = time.monotonic()
+        self.limit = 3600 * max_hours or math.inf
+        self.exit_code = 0
+        self.is_training = False
+        self.last_poll = self.started
+        self.slowest = 0.0  # seconds between two polls
+
+    def __enter__(self) -> Self:
+        handled = (signal.SIGINT, signal.SIGTERM)
+        self.previous = {number: signal.signal(number, self._note) for number in handled}
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for number, handler in self.previous.items():
+            signal.signal(number, handler)
+
+    def begin(self) -> None:
+        """Say that from now on there is a state to save."""
+        self.is_training = True
+        self.last_poll = time.monotonic()
+
+    def poll(self, *, is_save_due: bool = False) -> bool:
+        """Return whether any process wants a save; all of them have to call this together.
+
+        Raises:
+            StopRequested: in every process, where one has been told to stop, or time is up.
+        """
+        now = time.monotonic()
+        self.slowest = max(self.slowest, now - self.last_poll)
+        self.last_poll = now
+        if now - self.started + _RESERVE * self.slowest >= self.limit:
+            self.exit_code = self.exit_code or TIME_IS_UP
+        asked = highest_of_all_processes(self.exit_code or _SAVE * is_save_due)
+        if asked > _SAVE:
+            raise StopRequested(asked)
+        return asked == _SAVE
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        if self.exit_code > TIME_IS_UP:
+            raise InterruptedRunError("stopped at once, without saving", 128 + number)
+        if not self.is_training:
+            raise InterruptedRunError("stopped before the first step", 128 + number)
+        self.exit_code = 128 + number
