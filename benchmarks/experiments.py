@@ -8,6 +8,7 @@ or by the machine, goes on where it stopped; what is finished is not trained aga
 """
 
 import argparse
+import dataclasses
 import shlex
 import signal
 import subprocess
@@ -27,6 +28,7 @@ from resnet_cifar100.storage import replace_file
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results.md"
+STOPPED = (8, 130, 143)  # exit codes of a training whose time was up, or that was told to stop
 
 
 @dataclass(frozen=True)
@@ -44,12 +46,17 @@ class Job:
             return False
         return load_record(self.folder).status == "finished"
 
+    @property
+    def teacher(self) -> Path | None:
+        """The folder of the run that this one learns from, if it does."""
+        name = self.experiment.teacher
+        return self.folder.parents[1] / name / "seed0" if name else None
+
     def command(self, more: Sequence[str]) -> list[str]:
         """Return the call that starts this training, or goes on with it."""
         flags = [*shlex.split(self.experiment.flags), *more]
-        if self.experiment.teacher:
-            teacher = self.folder.parents[1] / self.experiment.teacher / "seed0"
-            flags += ["--teacher", str(teacher / "best_model.pth")]
+        if self.teacher:
+            flags += ["--teacher", str(self.teacher / "best_model.pth")]
         flags += ["--checkpoint-path", str(self.folder / "best_model.pth")]
         flags += ["--log-file", str(self.folder / "logs.md"), "--run-dir", str(self.folder)]
         return [sys.executable, "train.py", *flags, "--seed", str(self.seed), "--resume"]
@@ -63,12 +70,15 @@ def jobs_of(experiments: Sequence[Experiment], folder: Path) -> Iterator[Job]:
                 yield Job(experiment, seed, folder / experiment.folder / f"seed{seed}")
 
 
-def train(job: Job, more: Sequence[str], deadline: float) -> bool:
-    """Train until the end or the deadline, in seconds of the monotonic clock; return if finished.
+def train(job: Job, more: Sequence[str], deadline: float) -> None:
+    """Train until the end or the deadline, in seconds of the monotonic clock.
 
     Raises:
         subprocess.CalledProcessError: where the training failed.
+        KeyboardInterrupt: where it was stopped, its state saved.
     """
+    if job.teacher and not Job(job.experiment, 0, job.teacher).is_finished:
+        raise subprocess.CalledProcessError(1, f"no finished teacher in {job.teacher}")
     command = job.command(more)
     say(f"\n{job.experiment.name}, seed {job.seed}: {shlex.join(['python', *command[1:]])}")
     with subprocess.Popen(command, cwd=ROOT) as process:
@@ -77,17 +87,22 @@ def train(job: Job, more: Sequence[str], deadline: float) -> bool:
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGTERM)
             process.wait()
-            return False
-        except KeyboardInterrupt:  # the training has it too, and saves its state
+            return
+        except KeyboardInterrupt:
+            process.send_signal(signal.SIGTERM)
             process.wait()
             raise
+    if process.returncode in STOPPED:
+        raise KeyboardInterrupt
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, command)
-    return True
 
 
-def write_page(name: str, jobs: Sequence[Job], out: Path) -> None:
-    """Write the records and the comparison of what is finished to `out`, and the table in docs."""
+def write_page(name: str, jobs: Sequence[Job], out: Path, more: Sequence[str]) -> None:
+    """Write the records and the comparison of what is finished to `out`, and the table in docs.
+
+    With `more` flags than the table has, docs keep what they have.
+    """
     order = list(TABLES[name])
     done = sorted(
         (job for job in jobs if job.is_finished), key=lambda job: order.index(job.experiment)
@@ -98,15 +113,17 @@ def write_page(name: str, jobs: Sequence[Job], out: Path) -> None:
         runs = tuple(Run(job.folder, load_record(job.folder)) for job in mine)
         groups.append(Group(experiment.name, runs))
         for job, run in zip(mine, runs, strict=True):
-            run.record.save(out / experiment.folder / f"seed{job.seed}")
+            record = dataclasses.replace(run.record, config=run.record.config.without_folders())
+            record.save(out / experiment.folder / f"seed{job.seed}")
     if len(done) > 1:
         compare([out / job.experiment.folder / f"seed{job.seed}" for job in done], out)
     if groups:
-        table = _table([job.experiment for job in done], groups)
+        table = _table(order, groups)
         is_real = all(run.record.title != "SYNTHETIC" for group in groups for run in group.runs)
         warning = "" if is_real else f"{SYNTHETIC_WARNING}\n"
-        replace_file(out / "README.md", f"# Table: {name}\n\n{warning}{table}")
-        if is_real and out.resolve().is_relative_to(ROOT):
+        added = f"All with {code(shlex.join(more))} besides.\n\n" if more else ""
+        replace_file(out / "README.md", f"# Table: {name}\n\n{warning}{added}{table}")
+        if is_real and not more and out.resolve().is_relative_to(ROOT):
             replace_file(RESULTS, with_table(RESULTS.read_text(), name, table))
 
 
@@ -122,8 +139,12 @@ def with_table(page: str, name: str, table: str) -> str:
 
 
 def _table(experiments: Sequence[Experiment], groups: Sequence[Group]) -> str:
-    """Return a row a group: what compare says of it, its flags, and its held-out top-1."""
+    """Return a row a group: what compare says of it, its flags, and its held-out top-1.
+
+    All are compared with the first of `experiments`, once that has a run.
+    """
     flags = {experiment.name: experiment.flags for experiment in experiments}
+    baseline = experiments[0].name
     rows = []
     for group, (name, *cells) in zip(groups, group_rows(groups), strict=True):
         held_out = [
@@ -131,10 +152,13 @@ def _table(experiments: Sequence[Experiment], groups: Sequence[Group]) -> str:
             for run in group.runs
             if run.record.history.held_out == "val"
         ]
+        if groups[0].name != baseline:
+            cells[2:4] = "", ""
         rows.append(
             (name, code(flags[name]), *cells, mean_and_spread(held_out) if held_out else "")
         )
-    return markdown_table(["Experiment", "Flags", *HEAD[1:], "Val top-1, highest"], rows)
+    head = [f"Against {baseline}" if column == "Against A" else column for column in HEAD[1:]]
+    return markdown_table(["Experiment", "Flags", *head, "Val top-1, highest"], rows)
 
 
 def _newest_record(name: str) -> Path:
@@ -144,34 +168,40 @@ def _newest_record(name: str) -> Path:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Train what is left of a table; return how many of its trainings failed."""
+    """Train what is left of a table; return the exit code: 1 where a training failed."""
     parser = argparse.ArgumentParser(description="Train a table of experiments, or go on with it.")
     parser.add_argument("table", choices=list(TABLES))
     parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after so long")
     parser.add_argument("--out", type=Path, help="folder of the record; records/DATE_TABLE")
     parser.add_argument("--runs", type=Path, help="folder of the runs; checkpoints/TABLE")
-    parser.add_argument("--only", nargs="+", help="names of experiments; all by default")
+    parser.add_argument("--only", nargs="+", help="some of them, as their folders are called")
     asked, more = parser.parse_known_args(argv)  # what is left goes to train.py
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stop as at Ctrl-C
     deadline = time.monotonic() + 60 * asked.minutes
     out = asked.out or _newest_record(asked.table)
-    chosen = [e for e in TABLES[asked.table] if not asked.only or e.name in asked.only]
-    jobs = list(jobs_of(chosen, asked.runs or Path("checkpoints") / asked.table))
+    experiments = TABLES[asked.table]
+    if unknown := {*(asked.only or ())} - {experiment.folder for experiment in experiments}:
+        parser.error(f"--only must be of {', '.join(e.folder for e in experiments)}, got {unknown}")
+    jobs = list(jobs_of(experiments, asked.runs or Path("checkpoints") / asked.table))
     failed = 0
-    for job in jobs:
-        if job.is_finished:
-            continue
-        if time.monotonic() >= deadline:
-            break
-        try:
-            if train(job, more, deadline):
-                write_page(asked.table, jobs, out)
-        except subprocess.CalledProcessError as error:
-            failed += 1
-            say(f"{job.experiment.name}, seed {job.seed}, failed: exit code {error.returncode}.")
+    try:
+        for job in jobs:
+            is_chosen = not asked.only or job.experiment.folder in asked.only
+            if not is_chosen or job.is_finished or time.monotonic() >= deadline:
+                continue
+            try:
+                train(job, more, deadline)
+            except subprocess.CalledProcessError as error:
+                failed += 1
+                say(f"{job.experiment.name}, seed {job.seed}, failed: {error}.")
+            write_page(asked.table, jobs, out, more)
+    except KeyboardInterrupt:
+        say("Stopped; the same call goes on from here.")
+        return 130
     left = sum(not job.is_finished for job in jobs)
     say(f"{len(jobs) - left} of {len(jobs)} trainings are finished; {out}/README.md has the table.")
-    return failed
+    return min(failed, 1)
 
 
 if __name__ == "__main__":
-    sys.exit(min(main(), 1))
+    sys.exit(main())

@@ -1,5 +1,7 @@
 """Tables of whole trainings: their order, that they go on, and the page they leave."""
 
+from pathlib import Path
+
 import pytest
 
 from benchmarks import experiments
@@ -47,7 +49,7 @@ def test_a_table_is_trained_goes_on_and_is_written(table, tmp_path):
     assert (tmp_path / "runs" / "teacher" / "seed0" / "run.json").read_bytes() == before
     pupil = load_record(tmp_path / "out" / "pupil" / "seed1")
     assert pupil.status == "finished"
-    assert pupil.config.teacher == tmp_path / "runs" / "teacher" / "seed0" / "best_model.pth"
+    assert pupil.config.teacher == Path("best_model.pth")  # of which folder is not told
     page = (tmp_path / "out" / "README.md").read_text()
     assert page.index("SYNTHETIC") < page.index("| teacher |") < page.index("| pupil |")
     assert (tmp_path / "out" / "report.html").exists()
@@ -62,9 +64,20 @@ def test_nothing_is_started_after_the_deadline(table, tmp_path):
 @pytest.mark.slow
 def test_a_training_that_fails_is_counted_and_the_others_go_on(table, tmp_path, monkeypatch):
     broken = Experiment("broken", f"{TINY} --augment nothing", seeds=1)
-    monkeypatch.setattr(experiments, "TABLES", {"ablation": (broken, TEACHER)})
+    pupil = Experiment("pupil of none", TINY, 1, "broken")
+    monkeypatch.setattr(experiments, "TABLES", {"ablation": (broken, pupil, TEACHER)})
     assert main(table) == 1
     assert load_record(tmp_path / "runs" / "teacher" / "seed0").status == "finished"
+    assert not (tmp_path / "runs" / "pupil-of-none" / "seed0" / "run.json").exists()
+    page = (tmp_path / "out" / "README.md").read_text()
+    assert "Against broken" in page
+    assert "--data-dir" in page  # what was added to the flags of the table
+
+
+def test_an_unknown_experiment_is_refused_with_the_known_ones(table, capsys):
+    with pytest.raises(SystemExit):
+        main([*table, "--only", "teachers"])
+    assert "teacher, pupil" in capsys.readouterr().err
 
 
 def test_a_table_replaces_the_one_between_its_marks_alone():

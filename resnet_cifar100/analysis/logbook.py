@@ -1,6 +1,5 @@
 """Published runs: a folder of records/ holds the record of a run and the page made from it."""
 
-import dataclasses
 from datetime import date
 from pathlib import Path
 
@@ -24,13 +23,7 @@ def publish_run(run_dir: Path, name: str, records: Path) -> Path:
     out = records / f"{date.today():%Y-%m-%d}_{name}"
     if out.exists():
         raise ConfigError(f"{out} exists already; records are never overwritten")
-    config = record.config
-    record.config = dataclasses.replace(
-        config,
-        data_dir=_bare(config.data_dir),
-        checkpoint_path=_bare(config.checkpoint_path),
-        log_file=_bare(config.log_file),
-    )
+    record.config = record.config.without_folders()
     record.save(out)
     save_curves(record, out / "curves.png")
     write_page(out)
@@ -47,8 +40,3 @@ def write_page(folder: Path) -> None:
     if (folder / "curves.png").exists():
         page = page.replace("## Results", "![Curves](curves.png)\n\n## Results", 1)
     replace_file(folder / "README.md", page)
-
-
-def _bare(path: Path) -> Path:
-    """Return an absolute path without its folders: where things lay is not published."""
-    return Path(path.name) if path.is_absolute() else path

@@ -108,7 +108,8 @@ def brightness(images: Tensor, factors: Tensor) -> Tensor:
 def contrast(images: Tensor, factors: Tensor) -> Tensor:
     """Blend with the mean grey of the image."""
     grey = _grey(images)
-    mean = (grey.double().mean(dim=(1, 2, 3), keepdim=True) + 0.5).floor()
+    pixels = grey[0].numel()
+    mean = (2 * grey.sum(dim=(1, 2, 3), keepdim=True) + pixels) // (2 * pixels)
     return _blend(mean.expand(images.shape), images, factors)
 
 

@@ -60,7 +60,7 @@ class SavedState:
 def save_state(state: TrainState, run_dir: Path) -> Path:
     """Write `state` below `run_dir`, drop the oldest beyond `keep_checkpoints`, return its folder.
 
-    Of several processes only the main one writes.
+    Several processes have to call this together; only the main one writes.
 
     Raises:
         CheckpointError: where it cannot be written; earlier states are untouched.
@@ -74,10 +74,11 @@ def save_state(state: TrainState, run_dir: Path) -> Path:
     }
     state.check_finite()
     final = run_dir / "state" / f"step_{state.step:08d}"
+    tensors = state.tensors()
     if not is_main_process():
         return final
     files = {
-        TENSORS: safetensors.torch.save(state.tensors()),
+        TENSORS: safetensors.torch.save(tensors),
         STATE: json.dumps(description, indent=1).encode(),
     }
     facts = {name: _facts(content) for name, content in files.items()}

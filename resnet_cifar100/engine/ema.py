@@ -5,7 +5,6 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from resnet_cifar100.models.factory import Model
 
@@ -35,7 +34,7 @@ class Ema:
         Averaged weights see other features than the weights that were averaged, so that their norms
         need statistics of their own (Izmailov et al. 2018, https://arxiv.org/abs/1803.05407).
         """
-        norms = [m for m in self.model.modules() if isinstance(m, _BatchNorm)]
+        norms = [m for m in self.model.modules() if isinstance(m, nn.BatchNorm2d)]
         momenta = [norm.momentum for norm in norms]
         for norm in norms:
             norm.reset_running_stats()

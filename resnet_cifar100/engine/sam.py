@@ -36,7 +36,7 @@ def at_the_worst_place_nearby(model: nn.Module, rho: float, *, is_adaptive: bool
 def _steps(weights: list[Tensor], rho: float, is_adaptive: bool) -> tuple[Tensor, ...]:
     """Return the way up of each weight; all together are `rho` long, in units of the weights."""
     gradients = [weight.grad for weight in weights if weight.grad is not None]
-    # Norms and biases stay in their own unit, as in the experiments of ASAM.
+    # Norms and biases are not scaled: they are not what a larger weight makes less sharp.
     units = [
         weight.abs() if is_adaptive and weight.ndim > 1 else torch.ones_like(weight)
         for weight in weights

@@ -18,7 +18,7 @@ from resnet_cifar100.engine.optim import create_optimizers
 from resnet_cifar100.errors import NonFiniteError
 from resnet_cifar100.models.factory import Model, create_model
 from resnet_cifar100.models.speednet import SpeedNet
-from resnet_cifar100.parallel import share_gradients, share_norms
+from resnet_cifar100.parallel import mean_over_processes, share_gradients, share_norms
 from resnet_cifar100.runtime import Runtime
 
 if TYPE_CHECKING:
@@ -101,8 +101,12 @@ class TrainState:
         return self.ema.model if self.ema else self.model
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return every tensor that the next step depends on, by name, contiguous."""
-        parts = {"model": self.model.state_dict(), "losses": vars(self.losses)}
+        """Return every tensor that the next step depends on, by name, contiguous.
+
+        Several processes have to call this together: their losses come in as the mean.
+        """
+        losses = {name: mean_over_processes(one) for name, one in vars(self.losses).items()}
+        parts = {"model": self.model.state_dict(), "losses": losses}
         if self.ema:
             parts["ema"] = self.ema.model.state_dict()
         tensors = {f"{part}.{key}": t for part, named in parts.items() for key, t in named.items()}
@@ -172,7 +176,8 @@ def create_state(
         ConfigError: for an unknown network.
     """
     model = create_model(config.model_config).to(runtime.device)
-    if config.sync_norms:
+    ema = Ema(model, config.ema_decay) if config.ema_decay else None
+    if config.sync_norms:  # those of the average see one process alone
         share_norms(model, runtime.device)
     preprocess = Preprocess(config.image_size).to(runtime.device)
     if isinstance(model, SpeedNet):
@@ -186,7 +191,7 @@ def create_state(
         forward=runtime.compile(share_gradients(model)),
         preprocess=preprocess,
         optimizers=create_optimizers(model, config, runtime.autocast_dtype),
-        ema=Ema(model, config.ema_decay) if config.ema_decay else None,
+        ema=ema,
         teacher=teacher,
         losses=EpochLosses(len(loader), runtime.device),
         history=History(),

@@ -132,6 +132,8 @@ def warm_up(state: TrainState, images: Tensor, targets: Tensor) -> str:
                 state.graphs[image_size] = StepGraph(state, images, targets, image_size)
             except RuntimeError as error:
                 note = f" The step could not be captured in a CUDA graph ({error})."
+    for optimizer in state.optimizers:  # of a step that could not be captured
+        optimizer.zero_grad(set_to_none=True)
     state.load_tensors(before)
     seconds = time.perf_counter() - started
     state.history.warmup_seconds += seconds

@@ -56,8 +56,8 @@ class StochasticDepth(nn.Module):
         """(N,C,H,W) -> (N,C,H,W)."""
         if not self.training:
             return residual
-        kept = (torch.rand_like(residual[:, :1, :1, :1]) >= self.share) / (1 - self.share)
-        return residual * kept
+        draws = torch.rand(len(residual), 1, 1, 1, device=residual.device)  # bf16 is too coarse
+        return residual * (draws >= self.share).to(residual.dtype) / (1 - self.share)
 
 
 class BasicBlockV1(nn.Module):
