@@ -78,8 +78,8 @@ class Config:
     alternating_flip: bool = False
     """Draw the mirrored half once, then swap the halves every epoch, instead of drawing anew."""
     augment: tuple[str, ...] = ()
-    """More augmentation, in this order: cutout random_erasing rotation color_jitter trivial_augment
-    rand_augment mixup cutmix; "cutout:16" sets a strength. Of mixup and cutmix a batch gets one."""
+    """More augmentation, in the order named, of cutout random_erasing rotation color_jitter
+    trivial_augment rand_augment; then one of mixup and cutmix a batch. "cutout:16": a strength."""
     plain_epochs: int = 0
     """Last epochs of the run, without --augment."""
 

@@ -29,7 +29,7 @@ class TrainFlags(Config):
 
 
 def train(argv: Sequence[str]) -> None:
-    """Train a network (--recipe fast, quick, reference or smoke), or --resume a run."""
+    """Train a network by recipe (README lists them), or --resume a run."""
     config, given_dir = _training_settings(argv)
     import torch
 
@@ -112,7 +112,7 @@ def _recipe(name: str | None, argv: Sequence[str]) -> Config:
     say(
         "Recipe quick, because this machine has no GPU: a small network in minutes. "
         "75.9% took ten minutes on two cores with bf16: --recipe fast. "
-        "The user's full 100 epochs, hours to days on a CPU: --recipe reference."
+        "The document's 100 epochs, hours to days on a CPU: --recipe reference."
     )
     return create_recipe("quick")
 

@@ -214,6 +214,9 @@ def _widen(record: RunRecord) -> Iterator[Advice]:
 
 
 def _is_underfitted(record: RunRecord) -> bool:
+    """Whether the training images are not known by heart; unknown where they were much changed."""
+    if record.config.augment and not record.config.plain_epochs:
+        return False
     train = record.history.epochs[-1]["train/top1"]
     return train < KNOWN_BY_HEART and top1_gap(record) < NARROW_GAP
 
