@@ -2,7 +2,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 
 .PHONY: help quickstart setup test check format docs report app smoke bench-cpu bench-gpu bench-app \
-	ablation gpu-table zoo
+	ablation gpu-table zoo faults
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -53,6 +53,9 @@ gpu-table: .venv/.ready ## the table of accuracies on a GPU, best value first; g
 
 zoo: .venv/.ready ## train every network with the strong recipe on a GPU; goes on where it stopped
 	$(PY) -m benchmarks.experiments zoo
+
+faults: .venv/.ready-dev ## inject all faults, not the few of `make test`: kills, signals, damage, full disks; half an hour
+	$(PY) -m pytest -q tests/faults --full --figures faults.json
 
 bench-app: .venv/.ready-dev ## the web app over HTTP: latency, accuracy, load, attack; a quarter of an hour
 	$(PY) -m benchmarks.serving

@@ -1,0 +1,124 @@
+"""Faults in two sizes, and one table of what was found.
+
+`pytest` runs a few of each kind in seconds. `python -m pytest tests/faults --full` runs them all,
+prints the table, and with `--figures PATH` writes it as JSON.
+"""
+
+import dataclasses
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from resnet_cifar100.bundle import Bundle
+from resnet_cifar100.config import Config, ModelConfig
+from resnet_cifar100.constants import COARSE_NAMES, FINE_NAMES, FINE_TO_COARSE
+from resnet_cifar100.data.cifar100 import load_dataset
+from resnet_cifar100.data.transforms import Preprocess
+from resnet_cifar100.engine.state import TrainState
+from resnet_cifar100.models.factory import create_model
+from tests.engine.test_checkpoint import state_at
+
+FIGURES = pytest.StashKey[list[tuple[str, str]]]()
+SMALL = ModelConfig(name="resnet8x4_s2", width=0.25, image_size=16, dropout=0.0)
+MakeState = Callable[..., TrainState]
+MakeBundle = Callable[..., Bundle]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("faults")
+    group.addoption("--full", action="store_true", help="inject all faults, not only a few")
+    group.addoption("--figures", type=Path, help="with --full: write the table there, as JSON")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash.setdefault(FIGURES, [])
+
+
+@pytest.fixture(scope="session")
+def full(pytestconfig: pytest.Config) -> bool:
+    """Whether all faults are asked for."""
+    return bool(pytestconfig.getoption("full", default=False))
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only a failing power supply could tell the difference, and no test here makes it fail."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+
+
+@pytest.fixture(scope="session")
+def figure(pytestconfig: pytest.Config) -> Callable[[str, str], None]:
+    """Add a row to the table: what was done, and what came of it."""
+    rows = pytestconfig.stash.setdefault(FIGURES, [])
+    return lambda name, text: rows.append((name, text))
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    rows = config.stash.get(FIGURES, [])
+    if not (rows and config.getoption("full", default=False)):
+        return
+    terminalreporter.section("faults")
+    width = max(len(name) for name, _ in rows)
+    for name, text in rows:
+        terminalreporter.write_line(f"{name:<{width}}  {text}")
+    if path := config.getoption("figures", default=None):
+        path.write_text(json.dumps(dict(rows), indent=2) + "\n")
+
+
+@pytest.fixture(scope="session")
+def make_state(tiny_data_dir: Path) -> MakeState:
+    """Return a maker of small states, of 1 MB; those with another `mark` differ in each weight."""
+    config = Config(
+        recipe="tiny",
+        model=SMALL.name,
+        width=SMALL.width,
+        image_size=SMALL.image_size,
+        dataset="synthetic",
+        data_dir=tiny_data_dir,
+        batch_size=50,
+        epochs=3,
+        ema_decay=0.9,
+        device="cpu",
+        precision="fp32",
+    )
+    dataset = load_dataset(config)
+
+    def make(step: int, mark: float | None = None, **settings: object) -> TrainState:
+        state = state_at(step, dataclasses.replace(config, **settings), dataset)
+        state.history.steps.append({"step": step, "train/loss": 1.0, "lr": 0.1, "train_seconds": 1})
+        with torch.no_grad():
+            for parameter in (*state.model.parameters(), *state.eval_model.parameters()):
+                parameter += step if mark is None else mark
+        return state
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_bundle() -> MakeBundle:
+    """Return a maker of small networks with all that a best_model.pth holds."""
+
+    def make(seed: int = 0) -> Bundle:
+        torch.manual_seed(seed)
+        return Bundle(
+            model_config=SMALL,
+            model=create_model(SMALL).eval(),
+            preprocess=Preprocess(SMALL.image_size),
+            fine_names=FINE_NAMES,
+            coarse_names=COARSE_NAMES,
+            fine_to_coarse=FINE_TO_COARSE,
+            provenance={
+                "dataset": "SYNTHETIC",
+                "metrics": {"test/top1": seed},
+                "config": Config().to_json(),
+                "environment": {},
+            },
+        )
+
+    return make

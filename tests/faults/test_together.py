@@ -1,0 +1,131 @@
+"""Killed at any step and resumed; values that are not finite; told to stop: one process and two."""
+
+import itertools
+import random
+import signal
+import time
+
+import pytest
+
+from resnet_cifar100.engine.checkpoint import load_newest_state
+from resnet_cifar100.engine.record import load_record
+from tests.engine.test_resume import fingerprint
+from tests.faults.poison import FrozenNorms, Kill, Poison
+from tests.faults.training import (
+    end_of,
+    ends_of,
+    last_words,
+    leftovers,
+    seconds_of_a_whole_life,
+    settings,
+    start,
+    start_two,
+)
+
+# Before anything, within and at the end of epochs, in and after the warm-up, near the end.
+POINTS = (0, 1, 7, 8, 9, 13, 15, 16, 20, 24, 30, 31)
+
+
+def train(config, folder, processes: int, fault=None) -> list[int]:
+    if processes == 2:
+        return ends_of(start_two(config, folder, fault))
+    return [end_of(start(config, folder, fault=fault))]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_run_killed_at_any_step_resumes_with_the_same_bits(
+    processes, tiny_data_dir, tmp_path, full, figure
+):
+    equal = 0
+    for precision in ("fp32", "bf16") if full else ("fp32",):
+        config = settings(tiny_data_dir, precision=precision)
+        assert not any(train(config, tmp_path / precision, processes))
+        for step in POINTS if full else (13,):
+            folder = tmp_path / f"{precision}-{step}"
+            assert train(config, folder, processes, Kill(step)) == [-signal.SIGKILL] * processes
+            assert not any(train(config, folder, processes))
+            assert fingerprint(folder / "run") == fingerprint(tmp_path / precision / "run")
+            assert leftovers(folder) == []
+            equal += 1
+    name = f"killed at {len(POINTS)} steps, fp32 and bf16, processes: {processes}"
+    figure(name, f"{equal} of {equal} resumed with equal bits")
+
+
+@pytest.mark.slow
+def test_what_is_not_finite_in_one_process_stops_both_before_the_step(
+    tiny_data_dir, tmp_path, full, figure
+):
+    values, places = ("nan", "inf", "-inf"), ("input", "loss", "gradient", "norm")
+    every = list(itertools.product(values, places, (0, 1)))
+    config = settings(tiny_data_dir, epochs=1)
+    cases = every if full else [every[3], every[4]]
+    for value, where, who in cases:
+        folder = tmp_path / f"{value}-{where}-{who}"
+        folder.mkdir()
+        poison = Poison(float(value), where, who, step=5, folder=folder)
+        assert ends_of(start_two(config, folder, poison)) == [5, 5]
+        for rank in (0, 1):
+            assert "at step 5" in last_words(folder, rank)
+            assert len(list(folder.glob(f"weights-{rank}-5-*"))) == 1  # the same before and after
+            assert not list(folder.glob(f"weights-{rank}-6-*"))
+        assert load_newest_state(folder / "run")[0].step == 5
+    figure("NaN or infinite on one of two ranks", f"{len(cases)} of {len(cases)} stop in time")
+
+
+@pytest.mark.slow
+def test_two_processes_stop_together_whichever_is_told(tiny_data_dir, tmp_path, full, figure):
+    rng = random.Random(0)
+    config = settings(tiny_data_dir, epochs=12, checkpoint_minutes=1000)
+    told = itertools.cycle([(0,), (1,), (0, 1)])
+    seconds = seconds_of_a_whole_life(config, tmp_path / "alone")
+    assert ends_of(start_two(config, tmp_path / "straight")) == [0, 0]
+    goal, stops, slowest, runs = 30 if full else 3, 0, 0.0, 0
+    while stops < goal:
+        folder, is_finished = tmp_path / f"stopped{runs}", False
+        while not is_finished:
+            processes = start_two(config, folder)
+            wait_for_training(folder, processes, rng.uniform(0, seconds / 2))
+            for rank in next(told):
+                processes[rank].terminate()
+            began = time.monotonic()
+            codes = ends_of(processes, seconds=10)
+            slowest = max(slowest, time.monotonic() - began)
+            is_finished = load_record(folder / "run").status == "finished"
+            if not is_finished:  # else it was told too late
+                assert codes == [143, 143]
+                step = load_newest_state(folder / "run")[0].step
+                assert all(f"at step {step} of" in last_words(folder, rank) for rank in (0, 1))
+                stops += 1
+        assert fingerprint(folder / "run") == fingerprint(tmp_path / "straight" / "run")
+        runs += 1
+    figure("SIGTERM to one of two ranks, or both", f"{stops} of {stops}: 143 in {slowest:.1f} s")
+
+
+def wait_for_training(folder, processes, seconds: float) -> None:
+    """Wait until this session is logged, and then a little; or until it has ended."""
+    page = folder / "run" / "env.json"
+    before = page.read_text() if page.exists() else ""
+    while all(process.is_alive() for process in processes):
+        if page.exists() and page.read_text() != before:
+            processes[0].join(seconds)
+            return
+        time.sleep(0.01)
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_with_more_processes_and_with_fewer(tiny_data_dir, tmp_path, figure):
+    config = settings(
+        tiny_data_dir, augment=(), dropout=0.0, stochastic_depth=0.0, log_steps=1, lr=0.01
+    )
+    assert train(config, tmp_path / "one", 1, FrozenNorms()) == [0]
+    for processes, last in ((1, 6), (2, 26)):
+        codes = train(config, tmp_path / "both", processes, FrozenNorms(Kill(last)))
+        assert codes == [-signal.SIGKILL] * processes
+    assert train(config, tmp_path / "both", 1, FrozenNorms()) == [0]
+    one, both = (load_record(tmp_path / name / "run").history.steps for name in ("one", "both"))
+    apart = [abs(a["train/loss"] - b["train/loss"]) for a, b in zip(one, both, strict=True)]
+    assert max(apart) < 1e-4
+    figure(
+        "1, then 2, then 1 process", f"losses of {len(apart)} steps at most {max(apart):.0e} apart"
+    )
