@@ -155,7 +155,8 @@ def load_bundle(path: Path) -> Bundle:
         if digest != _digest(weights, content):
             raise CheckpointError(f"{path} is damaged: its content does not match its SHA-256")
         model_config = ModelConfig(**content["model"])
-        model = create_model(model_config).eval()
+        with torch.random.fork_rng(devices=[]):  # its first weights are drawn for nothing
+            model = create_model(model_config).eval()
         fine, coarse, groups = (
             tuple(content[name]) for name in ("fine_names", "coarse_names", "fine_to_coarse")
         )

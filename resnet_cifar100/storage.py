@@ -51,6 +51,26 @@ def replace_file(path: Path, content: bytes | str) -> None:
         ) from error
 
 
+def remove_temporaries(path: Path) -> None:
+    """Remove what writers of `path` that are no more left beside it."""
+    for temporary in path.parent.glob(f".{path.name}.*.tmp"):
+        writer = temporary.name.split(".")[-2]
+        if writer.isdecimal() and not _is_running(int(writer)):
+            temporary.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    if os.name == "nt":  # where signal 0 is no question
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it is somebody else's
+        return True
+    return True
+
+
 def sha256_of(content: bytes) -> str:
     """Return the SHA-256 of `content` in hexadecimal."""
     return hashlib.sha256(content).hexdigest()

@@ -25,7 +25,7 @@ from resnet_cifar100.config import Config
 from resnet_cifar100.engine.state import History, TrainState
 from resnet_cifar100.errors import CheckpointError, ConfigError
 from resnet_cifar100.parallel import is_main_process
-from resnet_cifar100.storage import sha256_of, sync_folder, write_durably
+from resnet_cifar100.storage import remove_temporaries, sha256_of, sync_folder, write_durably
 
 FORMAT = 1
 TENSORS, STATE, MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
@@ -123,12 +123,15 @@ def load_newest_state(run_dir: Path) -> tuple[SavedState | None, list[str]]:
     return None, faults
 
 
-def remove_leftovers(run_dir: Path) -> None:
+def remove_leftovers(run_dir: Path, config: Config) -> None:
     """Remove what killed writers left half-written; for the holder of the run's lock alone."""
     for folder in (run_dir / "state").glob(".*.tmp"):
         shutil.rmtree(folder, ignore_errors=True)
     for file in run_dir.glob(".*.tmp"):
         file.unlink()
+    remove_temporaries(config.log_file)
+    remove_temporaries(config.checkpoint_path)
+    remove_temporaries(config.checkpoint_path.with_name(f"{config.checkpoint_path.name}.sha256"))
 
 
 def _folders(run_dir: Path) -> list[Path]:

@@ -95,8 +95,9 @@ def _saved_at_a_stop(log: RunLog) -> Iterator[None]:
         yield
     except StopRequested as request:
         state = log.state
-        log.check()
-        save_state(state, log.run_dir)
+        if not state.is_finished:  # else it is saved, and only its result is wanting
+            log.check()
+            save_state(state, log.run_dir)
         raise InterruptedRunError(
             f"stopped at step {state.step} of {state.total_steps}, and saved", request.exit_code
         ) from None
@@ -105,7 +106,7 @@ def _saved_at_a_stop(log: RunLog) -> Iterator[None]:
 def _prepare(state: TrainState, loader: TrainLoader, run_dir: Path) -> list[str]:
     """Resume, compile and capture before the first step; return what happened, in sentences."""
     if is_main_process():
-        remove_leftovers(run_dir)
+        remove_leftovers(run_dir, state.config)
     notes = [*state.runtime.notes, *resume_if_present(state, run_dir)]
     if state.runtime.is_compiled or state.runtime.device.type == "cuda":
         notes.append(warm_up(state, *next(loader.batches(0))))

@@ -169,7 +169,7 @@ def test_dying_at_any_file_operation_of_a_save_leaves_a_sound_state(
             save_state(state, run_dir)
         except DeathError:
             assert remaining() <= 0
-    remove_leftovers(run_dir)
+    remove_leftovers(run_dir, state.config)
     saved, faults = load_newest_state(run_dir)
     assert saved.step in (2, 3)
     assert not faults

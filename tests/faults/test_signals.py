@@ -1,6 +1,7 @@
 """SIGTERM at random moments: the state is saved, the code is 143, and the run goes on exactly."""
 
 import dataclasses
+import itertools
 import random
 import signal
 import time
@@ -8,8 +9,17 @@ import time
 import pytest
 
 from resnet_cifar100.engine.checkpoint import load_newest_state
+from resnet_cifar100.engine.trainer import fit
+from resnet_cifar100.errors import InterruptedRunError
 from tests.engine.test_resume import fingerprint
-from tests.faults.training import end_of, last_words, seconds_of_a_whole_life, settings, start
+from tests.faults.training import (
+    end_of,
+    last_words,
+    seconds_of_a_whole_life,
+    settings,
+    start,
+    within,
+)
 
 
 @pytest.mark.slow
@@ -46,15 +56,22 @@ def test_runs_told_to_stop_save_where_they_are_and_go_on_exactly(
     figure("SIGTERM at random moments", f"{stops} of {stops}: exit 143 within {slowest:.1f} s")
 
 
-@pytest.mark.slow
-def test_a_run_stops_before_its_time_is_up_and_goes_on_exactly(tiny_data_dir, tmp_path):
+def test_a_run_stops_before_its_time_is_up_and_goes_on_exactly(
+    tiny_data_dir, tiny_dataset, tmp_path, console, monkeypatch
+):
     config = settings(tiny_data_dir, checkpoint_minutes=1000)
-    seconds = seconds_of_a_whole_life(config, tmp_path / "straight")
-    limited = dataclasses.replace(config, max_hours=0.6 * seconds / 3600)
-    codes = [end_of(start(limited, tmp_path / "limited"))]
-    assert codes == [8]
-    assert "and saved" in last_words(tmp_path / "limited")
-    while codes[-1] == 8 and len(codes) < 10:
-        codes.append(end_of(start(limited, tmp_path / "limited")))
-    assert codes[-1] == 0
+    straight, limited = (within(config, tmp_path / name) for name in ("straight", "limited"))
+    fit(straight, tiny_dataset, tmp_path / "straight" / "run", console)
+    clock = itertools.count()  # a second more whenever it is asked
+    monkeypatch.setattr("resnet_cifar100.engine.stop.time.monotonic", lambda: float(next(clock)))
+    limited = dataclasses.replace(limited, max_hours=20 / 3600)
+    for _ in range(2):
+        began = next(clock)
+        with pytest.raises(InterruptedRunError, match="and saved") as stopped:
+            fit(limited, tiny_dataset, tmp_path / "limited" / "run", console)
+        assert stopped.value.exit_code == 8
+        assert next(clock) - began <= 20 + 3  # with the questions of this test
+    unlimited = dataclasses.replace(limited, max_hours=0.0)
+    fit(unlimited, tiny_dataset, tmp_path / "limited" / "run", console)
+    assert fingerprint(tmp_path / "limited" / "run") == fingerprint(tmp_path / "straight" / "run")
     assert fingerprint(tmp_path / "limited" / "run") == fingerprint(tmp_path / "straight" / "run")
