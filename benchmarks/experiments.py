@@ -141,10 +141,10 @@ def with_table(page: str, name: str, table: str) -> str:
 def _table(experiments: Sequence[Experiment], groups: Sequence[Group]) -> str:
     """Return a row a group: what compare says of it, its flags, and its held-out top-1.
 
-    All are compared with the first of `experiments`, once that has a run.
+    All are compared with the first of `experiments`, once that has a run, and its flags are theirs.
     """
     flags = {experiment.name: experiment.flags for experiment in experiments}
-    baseline = experiments[0].name
+    baseline = experiments[0]
     rows = []
     for group, (name, *cells) in zip(groups, group_rows(groups), strict=True):
         held_out = [
@@ -152,12 +152,18 @@ def _table(experiments: Sequence[Experiment], groups: Sequence[Group]) -> str:
             for run in group.runs
             if run.record.history.held_out == "val"
         ]
-        if groups[0].name != baseline:
+        own = flags[name].removeprefix(baseline.flags).strip()
+        if groups[0].name != baseline.name:
             cells[2:4] = "", ""
         rows.append(
-            (name, code(flags[name]), *cells, mean_and_spread(held_out) if held_out else "")
+            (
+                name,
+                code(flags[name] if name == baseline.name else own),
+                *cells,
+                mean_and_spread(held_out) if held_out else "",
+            )
         )
-    head = [f"Against {baseline}" if column == "Against A" else column for column in HEAD[1:]]
+    head = [f"Against {baseline.name}" if column == "Against A" else column for column in HEAD[1:]]
     return markdown_table(["Experiment", "Flags", *head, "Val top-1, highest"], rows)
 
 
@@ -195,6 +201,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 failed += 1
                 say(f"{job.experiment.name}, seed {job.seed}, failed: {error}.")
             write_page(asked.table, jobs, out, more)
+        write_page(asked.table, jobs, out, more)
     except KeyboardInterrupt:
         say("Stopped; the same call goes on from here.")
         return 130
