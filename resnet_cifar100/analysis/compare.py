@@ -178,7 +178,8 @@ HEAD = ("Settings", "Runs", "Test top-1", "Against A", "p", "Gap", "Time")
 
 def _settings(record: RunRecord) -> dict[str, Any]:
     values = {"data set": record.title, **dataclasses.asdict(record.config)}
-    return {name: value for name, value in values.items() if name not in _INCIDENTAL}
+    words = {name: " ".join(map(str, v)) for name, v in values.items() if isinstance(v, tuple)}
+    return {name: v for name, v in {**values, **words}.items() if name not in _INCIDENTAL}
 
 
 def _letters() -> Iterator[str]:
