@@ -177,7 +177,8 @@ def train_one_epoch(state: TrainState, loader: TrainLoader, log: RunLog, stop: S
 def recalibrate_average(state: TrainState, images: Tensor) -> None:
     """Give the norms of the moving average statistics of its own, if the settings ask for it."""
     if state.ema and state.config.ema_images and is_main_process():
-        batches = images[: state.config.ema_images].split(EVAL_BATCH_SIZE)
+        chosen = images[: state.config.ema_images]
+        batches = chosen.tensor_split(math.ceil(len(chosen) / EVAL_BATCH_SIZE))  # about equal
         with state.runtime.autocast():
             state.ema.recalibrate(state.preprocess(batch) for batch in batches)
 
