@@ -9,7 +9,6 @@ import dataclasses
 import hashlib
 import io
 import json
-import pickle
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,9 +21,9 @@ from torch import Tensor, nn
 
 from resnet_cifar100.config import Config, ModelConfig
 from resnet_cifar100.data.transforms import Preprocess
-from resnet_cifar100.errors import CheckpointError, ConfigError
+from resnet_cifar100.errors import CheckpointError
 from resnet_cifar100.models.factory import Model, create_model
-from resnet_cifar100.storage import replace_file, sha256_of
+from resnet_cifar100.storage import check_header, check_zip, replace_with_checksum
 
 FORMAT = 1
 _PROVENANCE = {"dataset", "metrics", "config", "environment"}
@@ -114,7 +113,7 @@ def save_bundle(bundle: Bundle, *paths: Path) -> None:
     buffer = io.BytesIO()
     digest = _digest(weights, description)
     torch.save({**description, "state_dict": weights, "sha256": digest}, buffer)
-    _replace(buffer.getvalue(), *paths)
+    replace_with_checksum(buffer.getvalue(), *paths)
 
 
 def save_shipped(bundle: Bundle, path: Path) -> None:
@@ -123,7 +122,7 @@ def save_shipped(bundle: Bundle, path: Path) -> None:
     Raises:
         CheckpointError: where it cannot be written; what stood there is untouched.
     """
-    _replace(to_safetensors(bundle, torch.float16), path)
+    replace_with_checksum(to_safetensors(bundle, torch.float16), path)
 
 
 def to_safetensors(bundle: Bundle, dtype: torch.dtype = torch.float32) -> bytes:
@@ -152,11 +151,12 @@ def load_bundle(path: Path) -> Bundle:
             raise CheckpointError(
                 f"{path} has format {content['format']}, this version reads {FORMAT}"
             )
+        if sum(t.numel() * t.element_size() for t in weights.values()) > path.stat().st_size:
+            raise CheckpointError(f"{path} would unpack to more than its own size")
         if digest != _digest(weights, content):
             raise CheckpointError(f"{path} is damaged: its content does not match its SHA-256")
+        class_means = weights.pop(CLASS_MEANS, None)
         model_config = ModelConfig(**content["model"])
-        with torch.random.fork_rng(devices=[]):  # its first weights are drawn for nothing
-            model = create_model(model_config).eval()
         fine, coarse, groups = (
             tuple(content[name]) for name in ("fine_names", "coarse_names", "fine_to_coarse")
         )
@@ -166,11 +166,9 @@ def load_bundle(path: Path) -> Bundle:
             raise CheckpointError(f"{path} has classes of superclasses that it does not name")
         if unsaid := _PROVENANCE - content["provenance"].keys():
             raise CheckpointError(f"{path} does not say by which run it was made: no {min(unsaid)}")
-        class_means = weights.pop(CLASS_MEANS, None)
-        model.load_state_dict(weights)
         return Bundle(
             model_config=model_config,
-            model=model,
+            model=_network(model_config, weights),
             preprocess=Preprocess(model_config.image_size, content["mean"], content["std"]),
             fine_names=fine,
             coarse_names=coarse,
@@ -181,7 +179,7 @@ def load_bundle(path: Path) -> Bundle:
                 class_means=None if class_means is None else class_means.float(),
             ),
         )
-    except (KeyError, TypeError, AttributeError, RuntimeError, ConfigError) as error:
+    except (KeyError, TypeError, AttributeError, RuntimeError, ValueError, OverflowError) as error:
         raise CheckpointError(
             f"{path} is not a best_model.pth of this project ({error})"
         ) from error
@@ -212,6 +210,27 @@ def without_folders(bundle: Bundle) -> Bundle:
     return dataclasses.replace(bundle, provenance={**bundle.provenance, "config": config.to_json()})
 
 
+def _network(config: ModelConfig, weights: dict[str, Tensor]) -> Model:
+    """Return the network with these weights, for evaluation.
+
+    Raises:
+        ValueError: for settings outside limits, for weights that do not fit or are not finite.
+    """
+    settings = dataclasses.asdict(config)
+    del settings["num_classes"]
+    Config(model=settings.pop("name"), **settings)
+    if not all(bool(tensor.isfinite().all()) for tensor in weights.values()):
+        raise ValueError("a weight is not a finite number")
+    with torch.device("meta"):  # shapes without values: a network of any size takes no memory
+        shapes = {name: one.shape for name, one in create_model(config).state_dict().items()}
+    if shapes != {name: tensor.shape for name, tensor in weights.items()}:
+        raise ValueError(f"its weights do not fit {config.name}")
+    with torch.random.fork_rng(devices=[]):  # its first weights are drawn for nothing
+        model = create_model(config).eval()
+    model.load_state_dict(weights)
+    return model
+
+
 def _read(path: Path) -> dict[str, Any]:
     read = _read_safetensors if path.suffix == ".safetensors" else _read_pth
     try:
@@ -222,31 +241,27 @@ def _read(path: Path) -> dict[str, Any]:
         ) from error
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read ({error.strerror or error})") from error
+    except Exception as error:  # a damaged stream makes a reader raise nearly anything
+        raise CheckpointError(
+            f"{path} is damaged, or not a file of plain tensors by this project"
+        ) from error
 
 
 def _read_pth(path: Path) -> dict[str, Any]:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a foreign file gets our sentence, not torch's advice
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
-        raise CheckpointError(
-            f"{path} is damaged or not a PyTorch file of plain tensors"
-        ) from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path} is not a best_model.pth of this project")
-    return content
+    check_zip(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a foreign file gets our sentence, not torch's advice
+        return dict(torch.load(path, map_location="cpu", weights_only=True))
 
 
 def _read_safetensors(path: Path) -> dict[str, Any]:
-    try:
-        with safetensors.safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        description = dict(json.loads(metadata["description"]))
-        return {**description, "state_dict": weights, "sha256": metadata["sha256"]}
-    except (safetensors.SafetensorError, KeyError, ValueError, TypeError) as error:
-        raise CheckpointError(f"{path} is damaged or not of this project") from error
+    with path.open("rb") as start:
+        check_header(start.read(8))
+    with safetensors.safe_open(path, "pt") as file:
+        metadata = file.metadata() or {}
+        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    description = dict(json.loads(metadata["description"]))
+    return {**description, "state_dict": weights, "sha256": metadata["sha256"]}
 
 
 def _weights(bundle: Bundle) -> dict[str, Tensor]:
@@ -254,12 +269,6 @@ def _weights(bundle: Bundle) -> dict[str, Tensor]:
     if bundle.calibration.class_means is not None:
         tensors[CLASS_MEANS] = bundle.calibration.class_means
     return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-
-
-def _replace(content: bytes, *paths: Path) -> None:
-    for path in paths:
-        replace_file(path, content)
-        replace_file(path.with_name(f"{path.name}.sha256"), f"{sha256_of(content)}  {path.name}\n")
 
 
 def _digest(weights: dict[str, Tensor], description: dict[str, Any]) -> str:

@@ -1,11 +1,19 @@
-"""Files written so that a crash, a kill or a full disk leaves the old content or the new."""
+"""Files written so that a crash, a kill or a full disk leaves the old content or the new.
+
+And what can be said of a file from outside before it is let near a parser: that it will not fill
+the memory.
+"""
 
 import contextlib
 import hashlib
 import os
+import zipfile
 from pathlib import Path
 
 from resnet_cifar100.errors import CheckpointError
+
+# Bytes of names and shapes in front of the values; the deepest network here has 0.3 MB of them.
+MOST_HEADER = 1 << 20
 
 
 def write_durably(path: Path, content: bytes) -> None:
@@ -37,15 +45,37 @@ def replace_file(path: Path, content: bytes | str) -> None:
     Raises:
         CheckpointError: where it cannot be written; the old file is then untouched.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    _replace({path: content.encode() if isinstance(content, str) else content})
+
+
+def replace_with_checksum(content: bytes, *paths: Path) -> None:
+    """The same for several, each with NAME.sha256 beside: rather none than that of other content.
+
+    Raises:
+        CheckpointError: as above.
+    """
+    for path in paths:
+        line = f"{sha256_of(content)}  {path.name}\n"
+        _replace({path: content, path.with_name(f"{path.name}.sha256"): line.encode()})
+
+
+def _replace(contents: dict[Path, bytes]) -> None:
+    """Replace the first file, then those that belong to it; until then they are missing."""
+    temporaries = {path.with_name(f".{path.name}.{os.getpid()}.tmp"): path for path in contents}
+    path, *others = contents
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_durably(temporary, content.encode() if isinstance(content, str) else content)
-        temporary.replace(path)
-        sync_folder(path.parent)
+        for temporary, final in temporaries.items():
+            write_durably(temporary, contents[final])
+        for other in others:
+            other.unlink(missing_ok=True)
+        for temporary, final in temporaries.items():
+            temporary.replace(final)
+            sync_folder(path.parent)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+        for temporary in temporaries:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
         raise CheckpointError(
             f"{path} cannot be written ({error.strerror or error}); its old content is untouched"
         ) from error
@@ -56,7 +86,8 @@ def remove_temporaries(path: Path) -> None:
     for temporary in path.parent.glob(f".{path.name}.*.tmp"):
         writer = temporary.name.split(".")[-2]
         if writer.isdecimal() and not _is_running(int(writer)):
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                temporary.unlink()
 
 
 def _is_running(process: int) -> bool:
@@ -69,6 +100,33 @@ def _is_running(process: int) -> bool:
     except OSError:  # it is somebody else's
         return True
     return True
+
+
+def check_zip(path: Path) -> None:
+    """Refuse a PyTorch file that unpacks to more than its own size, or with a long pickle.
+
+    Raises:
+        ValueError: where it is one, or no zip file; anything, where it is damaged.
+    """
+    with path.open("rb") as file:
+        is_zip = file.read(4) == b"PK\x03\x04"
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+    is_packed = any(entry.compress_type != zipfile.ZIP_STORED for entry in entries)
+    unpacked = sum(entry.file_size for entry in entries)
+    pickled = sum(entry.file_size for entry in entries if entry.filename.endswith(".pkl"))
+    if not is_zip or is_packed or unpacked > path.stat().st_size or pickled > MOST_HEADER:
+        raise ValueError(f"{path} is not as torch.save writes it")
+
+
+def check_header(start: bytes) -> None:
+    """Refuse a .safetensors file, of which `start` is the first 8 bytes, for a long header.
+
+    Raises:
+        ValueError: where its header is longer than any network here needs.
+    """
+    if int.from_bytes(start[:8], "little") > MOST_HEADER:
+        raise ValueError("its header is too long")
 
 
 def sha256_of(content: bytes) -> str:

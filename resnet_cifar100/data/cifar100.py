@@ -147,8 +147,19 @@ _ADMITTED: dict[tuple[str, str], object] = {
 }
 
 
-class _ArrayUnpickler(pickle.Unpickler):
-    """Admits numpy arrays and plain containers; a stream that names more runs nothing."""
+class _ArrayUnpickler(pickle._Unpickler):
+    """Admits numpy arrays and plain containers; a stream that names more runs nothing.
+
+    This is the reader in Python: that in C takes 16 bytes for each number up to the largest one
+    that a stream gives to a thing it may come back to, so that 10 bytes fill the memory. So would
+    a bytearray, which is as long as it says.
+    """
+
+    dispatch = {  # noqa: RUF012 - as the class above has it
+        code: load
+        for code, load in pickle._Unpickler.dispatch.items()
+        if code != pickle.BYTEARRAY8[0]
+    }
 
     def find_class(self, module: str, name: str) -> object:
         """Return what an admitted name stands for."""

@@ -10,6 +10,7 @@ leaves the previous one; no pickle is involved. The newest state whose manifest 
 that a run resumes from.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -25,7 +26,13 @@ from resnet_cifar100.config import Config
 from resnet_cifar100.engine.state import History, TrainState
 from resnet_cifar100.errors import CheckpointError, ConfigError
 from resnet_cifar100.parallel import is_main_process
-from resnet_cifar100.storage import remove_temporaries, sha256_of, sync_folder, write_durably
+from resnet_cifar100.storage import (
+    check_header,
+    remove_temporaries,
+    sha256_of,
+    sync_folder,
+    write_durably,
+)
 
 FORMAT = 1
 TENSORS, STATE, MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
@@ -49,7 +56,7 @@ class SavedState:
         """
         try:
             state.load_tensors(self.tensors)
-        except (KeyError, RuntimeError) as error:
+        except (KeyError, RuntimeError, AttributeError, TypeError) as error:
             raise CheckpointError(
                 f"{self.folder} belongs to another network or settings"
             ) from error
@@ -83,14 +90,15 @@ def save_state(state: TrainState, run_dir: Path) -> Path:
     }
     facts = {name: _facts(content) for name, content in files.items()}
     files[MANIFEST] = json.dumps({"format": FORMAT, "files": facts}, indent=1).encode()
+    before = [folder for folder in _folders(run_dir) if _name(folder) == final.name]
+    if before:  # the same step, which a session saved that then ended; it may be the only state
+        final = final.with_name(f"{before[0].name}+")
     temporary = final.with_name(f".{final.name}.{os.getpid()}.tmp")
     try:
         temporary.mkdir(parents=True)
         for name, content in files.items():
             write_durably(temporary / name, content)
         sync_folder(temporary)
-        if final.exists():  # the same step, saved by a session that was then killed
-            shutil.rmtree(final)
         temporary.rename(final)
         sync_folder(final.parent)
     except OSError as error:
@@ -101,7 +109,8 @@ def save_state(state: TrainState, run_dir: Path) -> Path:
         ) from error
     folders = _folders(run_dir)
     newest = folders.index(final)  # any before it are damaged: the run resumed from an older one
-    for old in [*folders[:newest], *folders[newest + state.config.keep_checkpoints :]]:
+    older = [folder for folder in folders[newest + 1 :] if folder not in before]
+    for old in {*folders} - {final, *older[: state.config.keep_checkpoints - 1]}:
         shutil.rmtree(old, ignore_errors=True)
     return final
 
@@ -128,7 +137,8 @@ def remove_leftovers(run_dir: Path, config: Config) -> None:
     for folder in (run_dir / "state").glob(".*.tmp"):
         shutil.rmtree(folder, ignore_errors=True)
     for file in run_dir.glob(".*.tmp"):
-        file.unlink()
+        with contextlib.suppress(OSError):
+            file.unlink()
     remove_temporaries(config.log_file)
     remove_temporaries(config.checkpoint_path)
     remove_temporaries(config.checkpoint_path.with_name(f"{config.checkpoint_path.name}.sha256"))
@@ -139,38 +149,63 @@ def _folders(run_dir: Path) -> list[Path]:
     return sorted((run_dir / "state").glob("step_*"), reverse=True)
 
 
+def _name(folder: Path) -> str:
+    """Return the name for the step of a folder; each time a step is saved again adds a plus."""
+    return folder.name.rstrip("+")
+
+
 def _facts(content: bytes) -> dict[str, int | str]:
     return {"bytes": len(content), "sha256": sha256_of(content)}
 
 
 def _read_state(folder: Path) -> SavedState:
+    path = folder / MANIFEST
     try:
-        manifest = json.loads((folder / MANIFEST).read_bytes())
+        manifest = json.loads(path.read_bytes())
         if manifest["format"] != FORMAT:
             raise CheckpointError(
-                f"{folder} has format {manifest['format']}, this version reads {FORMAT}"
+                f"{path} has format {manifest['format']}, this version reads {FORMAT}"
             )
-        contents = {name: (folder / name).read_bytes() for name in (TENSORS, STATE)}
-        for name, content in contents.items():
-            if manifest["files"][name] != _facts(content):
-                raise CheckpointError(f"{folder / name} is damaged (size or SHA-256 differ)")
-        return _parse_state(folder, contents)
+        facts = {folder / name: manifest["files"][name] for name in (TENSORS, STATE)}
+        contents = {}
+        for path, fact in facts.items():
+            contents[path.name] = path.read_bytes()
+            if fact != _facts(contents[path.name]):
+                raise CheckpointError(f"{path} is damaged: it is not as {MANIFEST} says")
     except OSError as error:
-        raise CheckpointError(f"{error.filename} cannot be read ({error.strerror})") from error
-    except (ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise CheckpointError(f"{folder} is damaged ({error!r})") from error
+        raise CheckpointError(f"{path} cannot be read ({error.strerror or error})") from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise CheckpointError(f"{path} is damaged ({error!r})") from error
+    return _parse_state(folder, contents)
 
 
 def _parse_state(folder: Path, contents: dict[str, bytes]) -> SavedState:
-    description: dict[str, Any] = json.loads(contents[STATE])
+    """Return what the files say; agreeing with a manifest, they may still be by a stranger."""
     try:
-        config = Config.from_json(json.dumps(description["config"]))
+        description: dict[str, Any] = json.loads(contents[STATE])
+        check_header(contents[TENSORS])
+        saved = SavedState(
+            folder=folder,
+            step=description["step"],
+            config=Config.from_json(json.dumps(description["config"])),
+            history=History(**description["history"]),
+            tensors=safetensors.torch.load(contents[TENSORS]),
+        )
+        _check(saved)
+        return saved
     except ConfigError as error:
         raise CheckpointError(f"{folder} was written by another version ({error})") from error
-    return SavedState(
-        folder=folder,
-        step=description["step"],
-        config=config,
-        history=History(**description["history"]),
-        tensors=safetensors.torch.load(contents[TENSORS]),
-    )
+    except (ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
+        raise CheckpointError(f"{folder} is damaged ({error!r})") from error
+
+
+def _check(saved: SavedState) -> None:
+    """Refuse with a ValueError what `save_state` would not have written."""
+    rows = [*saved.history.epochs, *saved.history.steps]
+    if not all(isinstance(row, dict) for row in rows):
+        raise ValueError("the history is not made of rows")
+    if not (isinstance(saved.step, int) and saved.step >= 0):
+        raise ValueError(f"step is {saved.step}")
+    for name, tensor in saved.tensors.items():
+        if name.startswith(("model.", "ema.")) and not tensor.isfinite().all():
+            raise ValueError(f"{name} is not finite")

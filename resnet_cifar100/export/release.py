@@ -29,12 +29,14 @@ MANIFEST = "manifest.json"
 _PACKAGE = "resnet_cifar100"
 # What reads a published network, and what serves one: files of the package, none of training.
 _READER = (
-    *("__init__.py", "constants.py", "errors.py", "config.py", "storage.py", "bundle.py"),
+    *("__init__.py", "constants.py", "errors.py", "limits.py", "config.py"),
+    *("storage.py", "bundle.py"),
     *("data/__init__.py", "data/transforms.py", "models/*.py"),
     *("export/__init__.py", "export/pretrained.py"),
 )
 _SERVER = (
-    *("__init__.py", "constants.py", "errors.py", "config.py", "recipes.py", "cli/*.py"),
+    *("__init__.py", "constants.py", "errors.py", "limits.py", "config.py"),
+    *("recipes.py", "cli/*.py"),
     *("data/__init__.py", "data/images.py", "data/drawings.py", "serve/*.py"),
 )
 # All that may leave, by kind of repository.
