@@ -42,9 +42,7 @@ class Job:
     @property
     def is_finished(self) -> bool:
         """Whether there is nothing left to train."""
-        if not (self.folder / "run.json").exists():
-            return False
-        return load_record(self.folder).status == "finished"
+        return is_finished(self.folder)
 
     @property
     def teacher(self) -> Path | None:
@@ -62,6 +60,11 @@ class Job:
         return [sys.executable, "train.py", *flags, "--seed", str(self.seed), "--resume"]
 
 
+def is_finished(folder: Path) -> bool:
+    """Whether the run in a folder has come to its end."""
+    return (folder / "run.json").exists() and load_record(folder).status == "finished"
+
+
 def jobs_of(experiments: Sequence[Experiment], folder: Path) -> Iterator[Job]:
     """Yield all trainings, seed by seed."""
     for seed in range(max(experiment.seeds for experiment in experiments)):
@@ -77,7 +80,7 @@ def train(job: Job, more: Sequence[str], deadline: float) -> None:
         subprocess.CalledProcessError: where the training failed.
         KeyboardInterrupt: where it was stopped, its state saved.
     """
-    if job.teacher and not Job(job.experiment, 0, job.teacher).is_finished:
+    if job.teacher and not is_finished(job.teacher):
         raise subprocess.CalledProcessError(1, f"no finished teacher in {job.teacher}")
     command = job.command(more)
     say(f"\n{job.experiment.name}, seed {job.seed}: {shlex.join(['python', *command[1:]])}")
