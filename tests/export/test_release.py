@@ -34,6 +34,10 @@ def copied(released, tmp_path):
     return Path(shutil.copytree(released.model, tmp_path / "model"))
 
 
+# The folders are shared by all tests: what runs in one may not write its bytecode there.
+NO_TRACES = {"PYTHONDONTWRITEBYTECODE": "1"}
+
+
 def files_of(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
@@ -115,7 +119,7 @@ print([name for name in sys.modules if "engine" in name and "resnet_cifar100" in
 """
     done = subprocess.run(
         [sys.executable, "-c", script, str(released.model)],
-        env={**os.environ, "PYTHONPATH": str(released.model)},
+        env={**os.environ, **NO_TRACES, "PYTHONPATH": str(released.model)},
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -185,7 +189,7 @@ def test_the_space_answers_without_torch(released, tmp_path):
     process = subprocess.Popen(
         [sys.executable, "app.py", "--port", "0"],
         cwd=released.space,
-        env={**os.environ, "PYTHONPATH": str(blocked), "SYSTEM": "spaces"},
+        env={**os.environ, **NO_TRACES, "PYTHONPATH": str(blocked), "SYSTEM": "spaces"},
         stdout=subprocess.PIPE,
         text=True,
     )
