@@ -4,7 +4,8 @@
 
 Each run is one call of train.py. The first seed of every experiment comes first, then the second of
 every one, so that the most is known at any time. A table that was stopped, by Ctrl-C, by --minutes
-or by the machine, goes on where it stopped; what is finished is not trained again.
+or by the machine, goes on where it stopped; what is finished is not trained again, nor is what has
+a record, except for a teacher whose network is not here.
 """
 
 import argparse
@@ -22,7 +23,7 @@ from pathlib import Path
 from benchmarks.trainings import TABLES, Experiment
 from resnet_cifar100.analysis.compare import HEAD, Group, Run, compare, group_rows, mean_and_spread
 from resnet_cifar100.cli.screen import say
-from resnet_cifar100.engine.record import load_record
+from resnet_cifar100.engine.record import RunRecord, load_record
 from resnet_cifar100.engine.report import SYNTHETIC_WARNING, code, markdown_table
 from resnet_cifar100.storage import replace_file
 
@@ -33,16 +34,26 @@ STOPPED = (8, 130, 143)  # exit codes of a training whose time was up, or that w
 
 @dataclass(frozen=True)
 class Job:
-    """One training: an experiment with a seed, and the folder of its run."""
+    """One training: an experiment with a seed, the folder of its run, and that of its record."""
 
     experiment: Experiment
     seed: int
     folder: Path
+    record: Path
+    is_teacher: bool = False
 
     @property
     def is_finished(self) -> bool:
         """Whether there is nothing left to train."""
-        return is_finished(self.folder)
+        return is_finished(self.folder) or (not self.is_teacher and is_finished(self.record))
+
+    @property
+    def result(self) -> RunRecord | None:
+        """What is known of the finished run, from its folder or from its record."""
+        for folder in (self.folder, self.record):
+            if is_finished(folder):
+                return load_record(folder)
+        return None
 
     @property
     def teacher(self) -> Path | None:
@@ -65,12 +76,15 @@ def is_finished(folder: Path) -> bool:
     return (folder / "run.json").exists() and load_record(folder).status == "finished"
 
 
-def jobs_of(experiments: Sequence[Experiment], folder: Path) -> Iterator[Job]:
+def jobs_of(experiments: Sequence[Experiment], runs: Path, records: Path) -> Iterator[Job]:
     """Yield all trainings, seed by seed."""
+    teachers = {experiment.teacher for experiment in experiments}
     for seed in range(max(experiment.seeds for experiment in experiments)):
         for experiment in experiments:
             if seed < experiment.seeds:
-                yield Job(experiment, seed, folder / experiment.folder / f"seed{seed}")
+                place = Path(experiment.folder, f"seed{seed}")
+                is_teacher = seed == 0 and experiment.folder in teachers
+                yield Job(experiment, seed, runs / place, records / place, is_teacher)
 
 
 def train(job: Job, more: Sequence[str], deadline: float) -> None:
@@ -107,19 +121,17 @@ def write_page(name: str, jobs: Sequence[Job], out: Path, more: Sequence[str]) -
     With `more` flags than the table has, docs keep what they have.
     """
     order = list(TABLES[name])
-    done = sorted(
-        (job for job in jobs if job.is_finished), key=lambda job: order.index(job.experiment)
-    )
     groups = []
-    for experiment in dict.fromkeys(job.experiment for job in done):
-        mine = [job for job in done if job.experiment == experiment]
-        runs = tuple(Run(job.folder, load_record(job.folder)) for job in mine)
-        groups.append(Group(experiment.name, runs))
-        for job, run in zip(mine, runs, strict=True):
-            record = dataclasses.replace(run.record, config=run.record.config.without_folders())
-            record.save(out / experiment.folder / f"seed{job.seed}")
-    if len(done) > 1:
-        compare([out / job.experiment.folder / f"seed{job.seed}" for job in done], out)
+    for experiment in order:
+        runs = []
+        for job in jobs:
+            if job.experiment == experiment and (result := job.result):
+                dataclasses.replace(result, config=result.config.without_folders()).save(job.record)
+                runs.append(Run(job.record, result))
+        if runs:
+            groups.append(Group(experiment.name, tuple(runs)))
+    if len(folders := [run.folder for group in groups for run in group.runs]) > 1:
+        compare(folders, out)
     if groups:
         table = _table(order, groups)
         is_real = all(run.record.title != "SYNTHETIC" for group in groups for run in group.runs)
@@ -191,7 +203,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     experiments = TABLES[asked.table]
     if unknown := {*(asked.only or ())} - {experiment.folder for experiment in experiments}:
         parser.error(f"--only must be of {', '.join(e.folder for e in experiments)}, got {unknown}")
-    jobs = list(jobs_of(experiments, asked.runs or Path("checkpoints") / asked.table))
+    jobs = list(jobs_of(experiments, asked.runs or Path("checkpoints") / asked.table, out))
     failed = 0
     try:
         for job in jobs:

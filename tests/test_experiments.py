@@ -1,5 +1,6 @@
 """Tables of whole trainings: their order, that they go on, and the page they leave."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -37,7 +38,9 @@ def test_names_are_unique_and_teachers_come_before_their_pupils(name):
 
 
 def test_the_first_seed_of_all_comes_before_the_second_of_any(tmp_path):
-    order = [(job.experiment.name, job.seed) for job in jobs_of([TEACHER, PUPIL], tmp_path)]
+    order = [
+        (job.experiment.name, job.seed) for job in jobs_of([TEACHER, PUPIL], tmp_path, tmp_path)
+    ]
     assert order == [("teacher", 0), ("pupil", 0), ("pupil", 1)]
 
 
@@ -54,6 +57,14 @@ def test_a_table_is_trained_goes_on_and_is_written(table, tmp_path):
     assert page.index("SYNTHETIC") < page.index("| teacher |") < page.index("| pupil |")
     assert (tmp_path / "out" / "report.html").exists()
     assert main(table) == 0  # at once: nothing is left
+    shutil.rmtree(tmp_path / "runs")  # as in a fresh clone, which has the records alone
+    assert main([*table, "--only", "pupil"]) == 0
+    assert not (tmp_path / "runs").exists()
+    assert (tmp_path / "out" / "README.md").read_text() == page
+    assert main(table) == 0
+    taught = tmp_path / "runs" / "teacher" / "seed0" / "best_model.pth"
+    assert taught.exists()  # a record cannot teach
+    assert not (tmp_path / "runs" / "pupil").exists()
 
 
 def test_nothing_is_started_after_the_deadline(table, tmp_path):
