@@ -47,8 +47,17 @@ class ExportError(ProjectError):
     exit_code = 7
 
 
+class LostProcessError(ProjectError):
+    """Another process of the run has ended, so that this one cannot go on."""
+
+    exit_code = 9
+
+
 class InterruptedRunError(ProjectError):
-    """A run ended early, with 8 where its time was up, or 128 plus the number of a signal."""
+    """A run ended early, with 8 where its time was up, or 128 plus the number of a signal.
+
+    Under torchrun the code is 0 where time was up: it would start the run again after any other.
+    """
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)

@@ -10,16 +10,19 @@ saves; the others follow its decisions. In a run of one process all of this does
 import gc
 import os
 import traceback
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
-from resnet_cifar100.errors import ConfigError
+from resnet_cifar100.errors import ConfigError, LostProcessError
 
 T = TypeVar("T")
 
@@ -47,6 +50,7 @@ def process_group(device: torch.device, batch_size: int) -> Iterator[None]:
 
     Raises:
         ConfigError: for a batch that cannot be shared out evenly.
+        LostProcessError: where another process has ended or cannot be reached.
     """
     if world_size() == 1:
         yield
@@ -55,18 +59,53 @@ def process_group(device: torch.device, batch_size: int) -> Iterator[None]:
         raise ConfigError(
             f"--batch-size must be a multiple of the {world_size()} processes, got {batch_size}"
         )
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    store, _, _ = next(rendezvous("env://"))
+    store = dist.PrefixStore(_name_of_this_start(store), store)  # type: ignore[attr-defined]
+    dist.init_process_group(backend, store=store, rank=rank(), world_size=world_size())
     try:
         yield
         dist.barrier()
     except BaseException as error:
         traceback.clear_frames(error.__traceback__)
+        if isinstance(error, dist.DistError) or "gloo" in str(error):  # gloo raises RuntimeError
+            raise LostProcessError(
+                "another process of this run has ended or cannot be reached; it may have said why"
+            ) from error
         raise
     finally:
         # The network must go first: as the last owner of the group it would wait, holding Python's
         # lock, for a thread of the group that wants that lock.
         gc.collect()
         dist.destroy_process_group()
+
+
+def _name_of_this_start(store: dist.Store) -> str:  # type: ignore[name-defined]
+    """Agree with the other processes that run now on a name that no dead one has used.
+
+    torchrun keeps one store over all its restarts and torch the same keys in it (2.13): without a
+    name of its own, a process that is started again may read the address of one that was killed,
+    and wait for it for half an hour.
+    """
+    me = uuid.uuid4().hex
+    if is_main_process():
+        store.set("start", me)
+        for other in range(1, world_size()):
+            store.set(f"{me}/{store.get(f'{me}/{other}').decode()}", "welcome")
+        return me
+    while True:
+        start: str = store.get("start").decode()  # maybe of a dead process, which never answers
+        store.set(f"{start}/{rank()}", me)
+        try:
+            store.wait([f"{start}/{me}"], timedelta(seconds=1))
+        except dist.DistStoreError:
+            continue
+        return start
+
+
+def is_started_again_on_failure() -> bool:
+    """Whether this process is a child of torchrun, for which any exit code but 0 is a failure."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
 
 
 def local_device(device: torch.device) -> torch.device:

@@ -3,6 +3,8 @@
 import json
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from resnet_cifar100.config import Config
 from resnet_cifar100.data.loader import Split, TrainLoader
 from resnet_cifar100.engine.record import load_record
 from resnet_cifar100.errors import ConfigError
-from resnet_cifar100.parallel import process_group
+from resnet_cifar100.parallel import _name_of_this_start, process_group
 from tests.conftest import REPOSITORY
 from tests.engine.test_resume import fingerprint
 from tests.test_kill import command
@@ -57,6 +59,29 @@ def test_a_batch_that_cannot_be_shared_out_is_refused(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "3")
     with pytest.raises(ConfigError, match="--batch-size must be a multiple of the 3 processes"):
         process_group(CPU, 100).__enter__()
+
+
+def test_processes_find_those_that_live_whatever_dead_ones_have_left(monkeypatch):
+    """torchrun keeps one store over its restarts: here a first start of three died in it."""
+    place = threading.local()
+    monkeypatch.setattr("resnet_cifar100.parallel.rank", lambda: place.rank)
+    monkeypatch.setattr("resnet_cifar100.parallel.world_size", lambda: 3)
+    store = torch.distributed.HashStore()
+    store.set("start", "dead")
+    for other in (1, 2):
+        store.set(f"dead/{other}", f"dead{other}")
+    store.set("dead/dead1", "welcome")
+
+    def join(rank: int) -> str:
+        place.rank = rank
+        return _name_of_this_start(store)
+
+    with ThreadPoolExecutor(3) as processes:
+        names = list(processes.map(join, (2, 1, 0)))
+        again = list(processes.map(join, (0, 1, 2)))
+    assert len({*names}) == len({*again}) == 1
+    assert "dead" not in names
+    assert names != again
 
 
 @pytest.mark.slow

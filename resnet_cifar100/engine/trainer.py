@@ -24,11 +24,12 @@ from resnet_cifar100.engine.runlog import RunLog
 from resnet_cifar100.engine.schedule import lr_at
 from resnet_cifar100.engine.state import TrainState, create_state
 from resnet_cifar100.engine.step import train_step, warm_up
-from resnet_cifar100.engine.stop import Stop, StopRequested
+from resnet_cifar100.engine.stop import TIME_IS_UP, Stop, StopRequested
 from resnet_cifar100.errors import CheckpointError, ConfigError, InterruptedRunError
 from resnet_cifar100.parallel import (
     from_main_process,
     is_main_process,
+    is_started_again_on_failure,
     process_group,
 )
 from resnet_cifar100.runtime import Runtime, create_runtime
@@ -98,8 +99,11 @@ def _saved_at_a_stop(log: RunLog) -> Iterator[None]:
         if not state.is_finished:  # else it is saved, and only its result is wanting
             log.check()
             save_state(state, log.run_dir)
+        code = request.exit_code
+        if code == TIME_IS_UP and is_started_again_on_failure():
+            code = 0
         raise InterruptedRunError(
-            f"stopped at step {state.step} of {state.total_steps}, and saved", request.exit_code
+            f"stopped at step {state.step} of {state.total_steps}, and saved", code
         ) from None
 
 
@@ -119,7 +123,10 @@ def resume_if_present(state: TrainState, run_dir: Path) -> list[str]:
     Raises:
         CheckpointError: where the settings differ in what may not change, or no state is sound.
     """
-    saved, notes = load_newest_state(run_dir)
+    # The other processes may be on machines without that folder.
+    saved, notes = from_main_process(
+        load_newest_state(run_dir) if is_main_process() else (None, [])
+    )
     if saved is None:
         if (run_dir / "config.json").exists():
             notes.append(f"No state was saved in {run_dir} yet: starting at its first step.")
