@@ -50,10 +50,15 @@ def step_block(config: Config, image_size: int) -> Block:
 def forget(device: str) -> None:
     """Give the memory of a GPU back: each state keeps the graphs that it captured."""
     if device == "cuda":
-        step_block.cache_clear()
-        ready_state.cache_clear()
-        gc.collect()
+        forget_all()
         torch.cuda.empty_cache()
+
+
+def forget_all() -> None:
+    """Let go of all states of this process."""
+    step_block.cache_clear()
+    ready_state.cache_clear()
+    gc.collect()
 
 
 def load_block(config: Config, image_size: int) -> Block:

@@ -74,7 +74,7 @@ def of_batch_sizes(asked: Asked) -> Table:
             str(size): step_block(dataclasses.replace(config, batch_size=size), config.image_size)
             for size in sizes
         }
-        seconds = _measure(blocks, asked)
+        seconds = measure(blocks, asked)
         per_image = {size: [s / size for s in seconds[str(size)]] for size in sizes}
         rows += [
             [
@@ -92,7 +92,7 @@ def of_batch_sizes(asked: Asked) -> Table:
     return Table(
         name="scaling_batch",
         title="Cost against batch size",
-        how=_how(asked, "at the last image size of the recipe"),
+        how=how(asked, "at the last image size of the recipe"),
         head=[
             "Recipe",
             "Batch",
@@ -118,7 +118,7 @@ def of_threads(asked: Asked) -> Table:
                 )
                 for count in thread_counts()
             }
-            seconds = _measure(blocks, asked)
+            seconds = measure(blocks, asked)
         rows += [
             [
                 f"{recipe} ({config.model})",
@@ -132,7 +132,7 @@ def of_threads(asked: Asked) -> Table:
     return Table(
         name="scaling_threads",
         title="Cost against threads",
-        how=_how(asked, "each number of threads in a process of its own"),
+        how=how(asked, "each number of threads in a process of its own"),
         head=["Recipe", "Threads", "Images/s", "Images/s to those of one thread"],
         rows=rows,
         samples={"seconds_per_step": samples},
@@ -146,12 +146,14 @@ def tables(asked: Asked) -> Iterator[Table]:
         yield of_threads(asked)
 
 
-def _measure(blocks: dict[str, Block], asked: Asked) -> dict[str, list[float]]:
+def measure(blocks: dict[str, Block], asked: Asked) -> dict[str, list[float]]:
+    """Return the mean seconds a step of each block in each round."""
     turns = take_turns(blocks, rounds=asked.rounds, turn_seconds=asked.turn_seconds)
     return mean_of_turns(turns)
 
 
-def _how(asked: Asked, what: str) -> str:
+def how(asked: Asked, what: str) -> str:
+    """Return the sentence above a table."""
     return HOW.format(precision=asked.precision, what=what, rounds=asked.rounds)
 
 

@@ -5,13 +5,14 @@
 On a GPU whole trainings to 75% belong to it (--seeds 10); on a CPU only with --only.
 """
 
-from benchmarks import inference, loader, scaling, time_to_accuracy, train_step
+from benchmarks import inference, loader, processes, scaling, time_to_accuracy, train_step
 from benchmarks.page import main
 
 MAKERS = {
     "train_step": train_step.tables,
     "loader": loader.tables,
     "scaling": scaling.tables,
+    "processes": processes.tables,
     "inference": inference.tables,
     "time_to_accuracy": time_to_accuracy.tables,
 }

@@ -3,19 +3,21 @@
 import dataclasses
 import json
 import statistics
+from contextlib import ExitStack
 
 import pytest
 import torch
 from PIL import Image
 
-from benchmarks import images, inference, measure, our_loop, page, scaling, train_step
+from benchmarks import images, inference, measure, our_loop, page, processes, scaling, train_step
 from benchmarks import plain_loop as plain
 from benchmarks import time_to_accuracy as accuracy
-from resnet_cifar100.config import ModelConfig
+from resnet_cifar100.config import Config, ModelConfig
 from resnet_cifar100.data.loader import Split, TrainLoader
 from resnet_cifar100.engine.schedule import image_size_at
 from resnet_cifar100.engine.step import train_step as our_train_step
 from resnet_cifar100.models.factory import create_model
+from resnet_cifar100.parallel import mean_over_processes, rank
 from resnet_cifar100.recipes import create_recipe
 
 CPU = torch.device("cpu")
@@ -198,6 +200,23 @@ def test_a_percentile_is_one_of_the_values(percent, expected):
 def test_thread_counts_double_up_to_all_cores(monkeypatch):
     monkeypatch.setattr(scaling.os, "cpu_count", lambda: 6)
     assert scaling.thread_counts() == [1, 2, 4, 6]
+
+
+def test_process_counts_double_as_far_as_there_are_cores(monkeypatch):
+    for cores, counts in ((1, []), (2, [2]), (6, [2, 4]), (8, [2, 4, 8])):
+        monkeypatch.setattr(processes.os, "cpu_count", lambda cores=cores: cores)
+        assert processes.process_counts("cpu") == counts
+
+
+def sum_of_ranks(pieces):
+    return [pieces * 2 * float(mean_over_processes(torch.tensor(float(rank()))))]
+
+
+@pytest.mark.slow
+def test_processes_meet_work_together_and_leave():
+    with ExitStack() as stack:
+        met = processes.joined_processes(stack, 2, Config(device="cpu", batch_size=4))
+        assert processes.joined_block(met, sum_of_ranks)(3) == [3.0]
 
 
 def outcome(seed, top1, seconds):
