@@ -25,6 +25,9 @@ from torch.nn.parallel import DistributedDataParallel
 from resnet_cifar100.errors import ConfigError, LostProcessError
 
 T = TypeVar("T")
+_PATIENCE = timedelta(
+    minutes=10
+)  # with a machine that has vanished; a dead process is seen at once
 
 
 def world_size() -> int:
@@ -60,10 +63,12 @@ def process_group(device: torch.device, batch_size: int) -> Iterator[None]:
             f"--batch-size must be a multiple of the {world_size()} processes, got {batch_size}"
         )
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    store, _, _ = next(rendezvous("env://"))
-    store = dist.PrefixStore(_name_of_this_start(store), store)  # type: ignore[attr-defined]
-    dist.init_process_group(backend, store=store, rank=rank(), world_size=world_size())
     try:
+        store, _, _ = next(rendezvous("env://", timeout=_PATIENCE))
+        store = dist.PrefixStore(_name_of_this_start(store), store)  # type: ignore[attr-defined]
+        dist.init_process_group(
+            backend, timeout=_PATIENCE, store=store, rank=rank(), world_size=world_size()
+        )
         yield
         dist.barrier()
     except BaseException as error:
@@ -77,7 +82,8 @@ def process_group(device: torch.device, batch_size: int) -> Iterator[None]:
         # The network must go first: as the last owner of the group it would wait, holding Python's
         # lock, for a thread of the group that wants that lock.
         gc.collect()
-        dist.destroy_process_group()
+        if dist.is_initialized():
+            dist.destroy_process_group()
 
 
 def _name_of_this_start(store: dist.Store) -> str:  # type: ignore[name-defined]

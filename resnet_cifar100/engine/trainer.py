@@ -15,17 +15,18 @@ from resnet_cifar100.bundle import Bundle, load_bundle, save_bundle
 from resnet_cifar100.config import BEST_MODEL, Config
 from resnet_cifar100.data.cifar100 import Dataset, training_splits
 from resnet_cifar100.data.loader import Split, TrainLoader
-from resnet_cifar100.engine.checkpoint import load_newest_state, remove_leftovers, save_state
+from resnet_cifar100.engine.checkpoint import remove_leftovers, save_state
 from resnet_cifar100.engine.distill import load_teacher
 from resnet_cifar100.engine.evaluate import EVAL_BATCH_SIZE, eval_batches, evaluate
 from resnet_cifar100.engine.metrics import Metrics
 from resnet_cifar100.engine.record import Row, RunRecord
+from resnet_cifar100.engine.resume import resume_if_present
 from resnet_cifar100.engine.runlog import RunLog
 from resnet_cifar100.engine.schedule import lr_at
 from resnet_cifar100.engine.state import TrainState, create_state
 from resnet_cifar100.engine.step import train_step, warm_up
 from resnet_cifar100.engine.stop import TIME_IS_UP, Stop, StopRequested
-from resnet_cifar100.errors import CheckpointError, ConfigError, InterruptedRunError
+from resnet_cifar100.errors import CheckpointError, DataError, InterruptedRunError
 from resnet_cifar100.parallel import (
     from_main_process,
     is_main_process,
@@ -33,14 +34,6 @@ from resnet_cifar100.parallel import (
     process_group,
 )
 from resnet_cifar100.runtime import Runtime, create_runtime
-
-# What a resumed run may change, always announced: the length of the run, the machine (which may
-# change the last bits), and where things go.
-CHANGEABLE = {
-    *("epochs", "early_stopping_patience", "device", "precision", "compile", "num_threads"),
-    *("data_dir", "data_url", "checkpoint_path", "log_file", "tensorboard"),
-    *("checkpoint_minutes", "keep_checkpoints", "log_steps", "max_hours"),
-}
 
 
 def fit(config: Config, dataset: Dataset, run_dir: Path, console: Console) -> RunRecord:
@@ -50,12 +43,17 @@ def fit(config: Config, dataset: Dataset, run_dir: Path, console: Console) -> Ru
 
     Raises:
         ConfigError, CheckpointError: for what cannot work, before the first step where it can be
-        known. NonFiniteError: where loss or weights blow up; the last good state stays on disk.
-        InterruptedRunError: after Ctrl-C or SIGTERM, once the state is saved.
+        known. DataError: where the main process has another data set. NonFiniteError: where loss or
+        weights blow up; the last good state stays on disk. InterruptedRunError: after Ctrl-C or
+        SIGTERM, or before the time is up, once the state is saved.
     """
     runtime = create_runtime(config)
     with process_group(runtime.device, config.batch_size):
-        return _fit(config, runtime, dataset, from_main_process(run_dir), console)
+        # Another machine may lack the run's folder, and so its settings, or the data set.
+        config, run_dir, title = from_main_process((config, run_dir, dataset.title))
+        if dataset.title != title:
+            raise DataError(f"the main process trains on {title}, this one has {dataset.title}")
+        return _fit(config, runtime, dataset, run_dir, console)
 
 
 def _fit(
@@ -114,41 +112,6 @@ def _prepare(state: TrainState, loader: TrainLoader, run_dir: Path) -> list[str]
     notes = [*state.runtime.notes, *resume_if_present(state, run_dir)]
     if state.runtime.is_compiled or state.runtime.device.type == "cuda":
         notes.append(warm_up(state, *next(loader.batches(0))))
-    return notes
-
-
-def resume_if_present(state: TrainState, run_dir: Path) -> list[str]:
-    """Bring `state` to the newest sound one in `run_dir`, if there is one; say so in sentences.
-
-    Raises:
-        CheckpointError: where the settings differ in what may not change, or no state is sound.
-    """
-    # The other processes may be on machines without that folder.
-    saved, notes = from_main_process(
-        load_newest_state(run_dir) if is_main_process() else (None, [])
-    )
-    if saved is None:
-        if (run_dir / "config.json").exists():
-            notes.append(f"No state was saved in {run_dir} yet: starting at its first step.")
-        return notes
-    old, new = dataclasses.asdict(saved.config), dataclasses.asdict(state.config)
-    changed = {name: f"{name} {old[name]} -> {new[name]}" for name in new if old[name] != new[name]}
-    if refused := [text for name, text in changed.items() if name not in CHANGEABLE]:
-        raise CheckpointError(
-            f"{run_dir} cannot go on with other settings: {', '.join(refused)}. "
-            "Leave them out to resume, or leave out --resume to start a new run."
-        )
-    least = math.ceil(saved.step / state.steps_per_epoch)
-    if state.config.epochs < least:
-        raise ConfigError(
-            f"--epochs must be at least {least} to resume {run_dir}, which is in epoch {least}, "
-            f"got {state.config.epochs}"
-        )
-    saved.restore(state)
-    notes.append(
-        f"Resuming {run_dir} at step {state.step} of {state.total_steps} (epoch {state.epoch + 1})."
-    )
-    notes += [f"Changed for the rest of the run: {text}." for text in changed.values()]
     return notes
 
 

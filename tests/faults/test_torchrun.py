@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -14,19 +15,23 @@ import pytest
 from resnet_cifar100.engine.record import load_record
 from tests.conftest import REPOSITORY
 from tests.engine.test_resume import fingerprint
+from tests.faults.training import free_port
 from tests.test_kill import command, wait_for_progress
 
 FLAGS = ("--batch-size", "50", "--dropout", "0.2", "--augment", "mixup", "--epochs", "10")
+TWO_HERE = ("--standalone", "--nproc-per-node", "2")
 
 
-def launch(folder: Path, data_dir: Path, *more: str) -> subprocess.Popen[bytes]:
+def launch(
+    folder: Path, data_dir: Path, *more: str, place: Sequence[str] = TWO_HERE
+) -> subprocess.Popen[bytes]:
     """Start or resume a run of two processes; what they print goes to FOLDER/printed."""
     _, script, *flags = command(folder, data_dir, *FLAGS, "--resume", *more)
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    torchrun = ["-m", "torch.distributed.run", "--max-restarts", "3", *place]
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "printed").open("ab") as printed:
         return subprocess.Popen(
-            [sys.executable, *torchrun, "--max-restarts", "3", script, *flags],
+            [sys.executable, *torchrun, script, *flags],
             cwd=REPOSITORY,
             stdout=printed,
             stderr=printed,
@@ -126,6 +131,34 @@ def test_a_torchrun_that_is_told_to_stop_leaves_a_state_to_go_on_from(
         assert launch(folder, tiny_data_dir, "--checkpoint-minutes", "0.002").wait(120) == 0
         assert fingerprint(folder / "run") == straight
     figure("SIGTERM to torchrun", f"{count} of {count} saved, ended within {slowest:.1f} s")
+
+
+@pytest.mark.slow
+def test_a_machine_goes_on_without_one_that_dies(tiny_data_dir, tmp_path, full, figure):
+    """Two torchruns stand for two machines with a disk in common; the first is where all meet."""
+    if not full:
+        pytest.skip("the one that lives waits half a minute for the other: --full has it")
+    meeting = f"127.0.0.1:{free_port()}"
+    machines = ("--rdzv-backend", "c10d", "--rdzv-endpoint", meeting)
+    place = ("--nnodes", "1:2", "--nproc-per-node", "1", *machines)
+    one = launch(tmp_path, tiny_data_dir, "--epochs", "300", place=place)
+    time.sleep(5)  # until it listens there
+    other = launch(tmp_path, tiny_data_dir, "--epochs", "300", place=place)
+    while "2 processes" not in (tmp_path / "printed").read_text():
+        time.sleep(0.1)
+    wait_for_progress(tmp_path / "run", one)
+    for pid in (*children_of(other.pid), other.pid):
+        os.kill(pid, signal.SIGKILL)
+    died = time.monotonic()
+    other.wait()
+    wait_for_progress(tmp_path / "run", one)
+    seconds = time.monotonic() - died
+    one.terminate()
+    assert wait_for(one) != 0
+    printed = (tmp_path / "printed").read_text()
+    assert printed.count("2 processes") == 1
+    assert "Resuming" in printed
+    figure("one of two machines killed", f"the other goes on alone {seconds:.0f} s later")
 
 
 @pytest.mark.slow

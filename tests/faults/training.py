@@ -91,12 +91,16 @@ def start(
 
 def start_two(config: Config, folder: Path, fault: Fault | None = None) -> list[BaseProcess]:
     """Start or resume a run of two processes, as torchrun would; return them by rank."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2"}
     ranks = ({"RANK": number, "LOCAL_RANK": number, **place} for number in ("0", "1"))
     return [start(config, folder, one, fault) for one in ranks]
+
+
+def free_port() -> int:
+    """Return a port of this machine that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
 
 
 def ends_of(processes: Sequence[BaseProcess], seconds: float = 60) -> list[int]:
