@@ -9,6 +9,7 @@ import time
 import pytest
 
 from resnet_cifar100.engine.checkpoint import load_newest_state
+from resnet_cifar100.engine.stop import Stop
 from resnet_cifar100.engine.trainer import fit
 from resnet_cifar100.errors import InterruptedRunError
 from tests.engine.test_resume import fingerprint
@@ -54,6 +55,18 @@ def test_runs_told_to_stop_save_where_they_are_and_go_on_exactly(
         assert fingerprint(stopped / "run") == fingerprint(straight / "run")
         runs += 1
     figure("SIGTERM at random moments", f"{stops} of {stops}: exit 143 within {slowest:.1f} s")
+
+
+def test_a_signal_that_comes_twice_is_one_and_a_later_one_ends_at_once(monkeypatch):
+    now = iter((0.0, 0.0, 100.0, 100.0, 102.0, 102.0, 104.0))
+    monkeypatch.setattr("resnet_cifar100.engine.stop.time.monotonic", lambda: next(now))
+    with Stop(0) as stop:
+        stop.begin()
+        for _ in range(2):
+            signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(InterruptedRunError, match="without saving") as ended:
+            signal.raise_signal(signal.SIGTERM)
+    assert stop.exit_code == ended.value.exit_code == 143
 
 
 def test_a_run_stops_before_its_time_is_up_and_goes_on_exactly(
