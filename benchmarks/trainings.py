@@ -40,6 +40,14 @@ _ABLATION = (
     Experiment("moving average", f"{_SMALL} --ema-decay 0.998 --ema-images 5000"),
     Experiment("stochastic depth", f"{_SMALL} --stochastic-depth 0.2"),
     Experiment("ASAM", f"{_SMALL} --sam-rho 1 --sam-adaptive"),
+    # Together: what raised val top-1 of seed 0 by more than two points.
+    Experiment(
+        "TrivialAugment and decay", f"{_SMALL} --augment trivial_augment --weight-decay 1e-3"
+    ),
+    Experiment(
+        "TrivialAugment and CutMix and decay",
+        f"{_SMALL} --augment trivial_augment cutmix --weight-decay 1e-3",
+    ),
 )
 _GPU = (
     Experiment("reference", "--recipe reference"),
