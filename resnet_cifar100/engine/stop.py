@@ -3,12 +3,14 @@
 import math
 import signal
 import time
+from collections.abc import Iterable, Iterator
 from types import FrameType, TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from resnet_cifar100.errors import InterruptedRunError
 from resnet_cifar100.parallel import highest_of_all_processes
 
+T = TypeVar("T")
 TIME_IS_UP = 8  # the exit code; that of a signal is 128 and its number
 _SAVE = 1  # what a process asks of all: nothing, a save, or to stop with an exit code
 _SAME_SIGNAL = 3.0  # seconds
@@ -74,6 +76,12 @@ class Stop:
         if asked > _SAVE:
             raise StopRequested(asked)
         return asked == _SAVE
+
+    def between(self, items: Iterable[T]) -> Iterator[T]:
+        """Yield the items, with a poll before each."""
+        for item in items:
+            self.poll()
+            yield item
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
         if time.monotonic() - self.noted > _SAME_SIGNAL:

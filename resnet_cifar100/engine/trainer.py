@@ -74,7 +74,7 @@ def _fit(
                 if not state.is_to_measure:
                     train_one_epoch(state, loader, log, stop)
                 state.check_finite()
-                recalibrate_average(state, loader.split.images)
+                recalibrate_average(state, loader.split.images, stop)
                 if measure_epoch(state, log, stop, val=held_out, test=test):
                     _save_best(state, dataset, log)
                 save_state(state, run_dir)
@@ -144,13 +144,22 @@ def train_one_epoch(state: TrainState, loader: TrainLoader, log: RunLog, stop: S
             log.start_clock()
 
 
-def recalibrate_average(state: TrainState, images: Tensor) -> None:
-    """Give the norms of the moving average statistics of its own, if the settings ask for it."""
-    if state.ema and state.config.ema_images and is_main_process():
-        chosen = images[: state.config.ema_images]
-        batches = chosen.tensor_split(math.ceil(len(chosen) / EVAL_BATCH_SIZE))  # about equal
+def recalibrate_average(state: TrainState, images: Tensor, stop: Stop) -> None:
+    """Give the norms of the moving average statistics of its own, if the settings ask for it.
+
+    Raises:
+        StopRequested: before a batch, where the run has to end; the epoch is then still to measure.
+    """
+    if not (state.ema and state.config.ema_images):
+        return
+    chosen = images[: state.config.ema_images]
+    batches = chosen.tensor_split(math.ceil(len(chosen) / EVAL_BATCH_SIZE))  # about equal
+    if is_main_process():
         with state.runtime.autocast():
-            state.ema.recalibrate(state.preprocess(batch) for batch in batches)
+            state.ema.recalibrate(state.preprocess(batch) for batch in stop.between(batches))
+    else:
+        for _ in stop.between(batches):
+            pass
 
 
 def measure_epoch(

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import signal
 
 import pytest
 import torch
@@ -15,9 +16,12 @@ from resnet_cifar100.engine import trainer
 from resnet_cifar100.engine.checkpoint import load_newest_state
 from resnet_cifar100.engine.ema import Ema
 from resnet_cifar100.engine.state import create_state
+from resnet_cifar100.engine.stop import Stop
 from resnet_cifar100.engine.trainer import fit, recalibrate_average
+from resnet_cifar100.errors import InterruptedRunError
 from resnet_cifar100.models.factory import create_model
 from resnet_cifar100.runtime import create_runtime
+from tests.engine.test_resume import fingerprint
 
 MODELS = {
     "resnet8x4_s2": {"squeeze_excitation": True, "stochastic_depth": 0.5},
@@ -129,9 +133,28 @@ def test_an_image_left_over_for_a_last_batch_is_no_fault(tiny_config, tiny_datas
     config = dataclasses.replace(tiny_config, ema_images=101)
     train, _ = training_splits(tiny_dataset, config)
     state = create_state(config, create_runtime(config), TrainLoader(train, config))
-    recalibrate_average(state, train.images)
+    recalibrate_average(state, train.images, Stop(0))
     for name, norm in norms_of(state.ema.model).items():
         assert torch.isfinite(norm.running_var).all(), name
+
+
+def test_a_run_told_to_stop_while_it_measures_statistics_measures_them_again(
+    tiny_config, tiny_dataset, tmp_path, console, monkeypatch
+):
+    config = dataclasses.replace(tiny_config, epochs=2, ema_images=150)
+    fit(config, tiny_dataset, tmp_path / "straight", console)
+    complete = Ema.recalibrate
+
+    def recalibrate(average, batches):
+        complete(average, (signal.raise_signal(signal.SIGTERM) or batch for batch in batches))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "EVAL_BATCH_SIZE", 50)
+        patch.setattr(Ema, "recalibrate", recalibrate)
+        with pytest.raises(InterruptedRunError, match=r"stopped at step 8 of .*, and saved"):
+            fit(config, tiny_dataset, tmp_path / "stopped", console)
+    fit(config, tiny_dataset, tmp_path / "stopped", console)
+    assert fingerprint(tmp_path / "stopped") == fingerprint(tmp_path / "straight")
 
 
 def test_the_result_of_a_run_is_the_average_with_statistics_of_its_own(
