@@ -193,17 +193,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Train a table of experiments, or go on with it.")
     parser.add_argument("table", choices=list(TABLES))
     parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after so long")
-    parser.add_argument("--out", type=Path, help="folder of the record; records/DATE_TABLE")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help="folder of the record; records/DATE_TABLE, with flags of your own RUNS/record",
+    )
     parser.add_argument("--runs", type=Path, help="folder of the runs; checkpoints/TABLE")
     parser.add_argument("--only", nargs="+", help="some of them, as their folders are called")
     asked, more = parser.parse_known_args(argv)  # what is left goes to train.py
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # stop as at Ctrl-C
     deadline = time.monotonic() + 60 * asked.minutes
-    out = asked.out or _newest_record(asked.table)
+    runs = asked.runs or Path("checkpoints") / asked.table
+    out = asked.out or (runs / "record" if more else _newest_record(asked.table))
     experiments = TABLES[asked.table]
     if unknown := {*(asked.only or ())} - {experiment.folder for experiment in experiments}:
         parser.error(f"--only must be of {', '.join(e.folder for e in experiments)}, got {unknown}")
-    jobs = list(jobs_of(experiments, asked.runs or Path("checkpoints") / asked.table, out))
+    jobs = list(jobs_of(experiments, runs, out))
     failed = 0
     try:
         for job in jobs:

@@ -21,16 +21,16 @@ from benchmarks.page import Asked, Table, main
 from benchmarks.plain_loop import fresh_process
 from benchmarks.scaling import RECIPES, at_full_size, how, measure, thread_block, thread_turn
 from resnet_cifar100.config import Config
-from resnet_cifar100.parallel import mean_over_processes, process_group
-from resnet_cifar100.runtime import create_runtime
+from resnet_cifar100.parallel import local_device, mean_over_processes, process_group
+from resnet_cifar100.runtime import choose_device
 
 T = TypeVar("T")
 _GROUP = ExitStack()  # of this process
 
 
 def process_counts(device: str) -> list[int]:
-    """Return 2, 4, 8, ... up to one a core, or one a GPU."""
-    most = torch.cuda.device_count() if device == "cuda" else os.cpu_count() or 1
+    """Return 2, 4 and 8, as far as each has a core, or a GPU, of its own."""
+    most = min(8, torch.cuda.device_count() if device == "cuda" else os.cpu_count() or 1)
     return [2**power for power in range(1, most.bit_length())]
 
 
@@ -38,7 +38,8 @@ def join(rank: int, count: int, port: int, config: Config) -> None:
     """Make this process one of several that train as one, until it is told to leave them."""
     place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "MASTER_PORT": port}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", **{name: str(one) for name, one in place.items()}}
-    _GROUP.enter_context(process_group(create_runtime(config).device, config.batch_size))
+    device = local_device(choose_device(config.device))
+    _GROUP.enter_context(process_group(device, config.batch_size))
 
 
 def leave() -> None:

@@ -9,6 +9,7 @@ saves; the others follow its decisions. In a run of one process all of this does
 
 import gc
 import os
+import time
 import traceback
 import uuid
 from collections.abc import Iterator
@@ -73,7 +74,8 @@ def process_group(device: torch.device, batch_size: int) -> Iterator[None]:
         dist.barrier()
     except BaseException as error:
         traceback.clear_frames(error.__traceback__)
-        if isinstance(error, dist.DistError) or "gloo" in str(error):  # gloo raises RuntimeError
+        is_of_gloo = isinstance(error, RuntimeError) and "gloo" in str(error)
+        if isinstance(error, dist.DistError) or is_of_gloo:
             raise LostProcessError(
                 "another process of this run has ended or cannot be reached; it may have said why"
             ) from error
@@ -99,17 +101,20 @@ def _name_of_this_start(store: dist.Store) -> str:  # type: ignore[name-defined]
         for other in range(1, world_size()):
             store.set(f"{me}/{store.get(f'{me}/{other}').decode()}", "welcome")
         return me
+    deadline = time.monotonic() + _PATIENCE.total_seconds()
     while True:
         start: str = store.get("start").decode()  # maybe of a dead process, which never answers
         store.set(f"{start}/{rank()}", me)
         try:
             store.wait([f"{start}/{me}"], timedelta(seconds=1))
         except dist.DistStoreError:
+            if time.monotonic() > deadline:
+                raise
             continue
         return start
 
 
-def is_started_again_on_failure() -> bool:
+def is_under_torchrun() -> bool:
     """Whether this process is a child of torchrun, for which any exit code but 0 is a failure."""
     return "TORCHELASTIC_RUN_ID" in os.environ
 
@@ -159,6 +164,6 @@ def from_main_process(value: T) -> T:
     """Return the value that the main process has."""
     if world_size() > 1:
         values = [value]
-        dist.broadcast_object_list(values)
+        dist.broadcast_object_list(values, device=torch.device("cpu"))
         return values[0]
     return value

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from resnet_cifar100 import __version__
 from resnet_cifar100.config import Config
 from resnet_cifar100.errors import ConfigError
-from resnet_cifar100.parallel import local_device, world_size
+from resnet_cifar100.parallel import highest_of_all_processes, local_device, world_size
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,11 @@ def create_runtime(config: Config) -> Runtime:
     torch.set_float32_matmul_precision("high")  # TF32 on a GPU; no effect on a CPU
     torch.backends.cudnn.benchmark = True
     is_compiled = config.compile
-    if is_compiled and (fault := compile_fault(device)):
+    fault = compile_fault(device) if is_compiled else ""
+    if highest_of_all_processes(int(bool(fault))):  # all or none: warming up takes all of them
         is_compiled = False
-        notes.append(f"Not compiled: torch.compile does not work here ({fault}).")
+        where = f"here ({fault})" if fault else "in another process"
+        notes.append(f"Not compiled: torch.compile does not work {where}.")
     dtype = _choose_dtype(config, device)
     fp32 = "TF32" if device.type == "cuda" else "fp32"
     notes.append(f"Precision {'bf16 autocast' if dtype == torch.bfloat16 else fp32}.")

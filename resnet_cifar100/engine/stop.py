@@ -13,7 +13,6 @@ from resnet_cifar100.parallel import highest_of_all_processes
 T = TypeVar("T")
 TIME_IS_UP = 8  # the exit code; that of a signal is 128 and its number
 _SAVE = 1  # what a process asks of all: nothing, a save, or to stop with an exit code
-_SAME_SIGNAL = 3.0  # seconds
 _RESERVE = 2.0  # times the slowest step and save so far are left when a run stops for its limit
 
 
@@ -28,8 +27,8 @@ class StopRequested(Exception):  # noqa: N818 - no error: the run saves its stat
 class Stop:
     """Context that notes Ctrl-C and SIGTERM, and answers every process alike when it asks.
 
-    A signal before `begin` ends the run at once, there being nothing to save; so does another some
-    seconds after the first. Sooner it is the same one, which a launcher and a scheduler both send.
+    A signal before `begin` ends the run at once, there being nothing to save; so does a second
+    Ctrl-C. A second SIGTERM does not: a launcher repeats what a scheduler has sent.
     `max_hours` is counted from the making of this object; 0 sets no limit.
     """
 
@@ -37,7 +36,6 @@ class Stop:
         self.started = time.monotonic()
         self.limit = 3600 * max_hours or math.inf
         self.exit_code = 0
-        self.noted = math.inf  # when the first signal came
         self.is_training = False
         self.last_poll = self.started
         self.slowest = 0.0  # seconds between two polls
@@ -84,9 +82,8 @@ class Stop:
             yield item
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
-        if time.monotonic() - self.noted > _SAME_SIGNAL:
+        if number == signal.SIGINT and self.exit_code == 128 + number:
             raise InterruptedRunError("stopped at once, without saving", 128 + number)
         if not self.is_training:
             raise InterruptedRunError("stopped before the first step", 128 + number)
-        self.noted = min(self.noted, time.monotonic())
         self.exit_code = 128 + number

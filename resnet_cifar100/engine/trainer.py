@@ -30,10 +30,11 @@ from resnet_cifar100.errors import CheckpointError, DataError, InterruptedRunErr
 from resnet_cifar100.parallel import (
     from_main_process,
     is_main_process,
-    is_started_again_on_failure,
+    is_under_torchrun,
+    local_device,
     process_group,
 )
-from resnet_cifar100.runtime import Runtime, create_runtime
+from resnet_cifar100.runtime import Runtime, choose_device, create_runtime
 
 
 def fit(config: Config, dataset: Dataset, run_dir: Path, console: Console) -> RunRecord:
@@ -47,13 +48,12 @@ def fit(config: Config, dataset: Dataset, run_dir: Path, console: Console) -> Ru
         weights blow up; the last good state stays on disk. InterruptedRunError: after Ctrl-C or
         SIGTERM, or before the time is up, once the state is saved.
     """
-    runtime = create_runtime(config)
-    with process_group(runtime.device, config.batch_size):
+    with process_group(local_device(choose_device(config.device)), config.batch_size):
         # Another machine may lack the run's folder, and so its settings, or the data set.
         config, run_dir, title = from_main_process((config, run_dir, dataset.title))
         if dataset.title != title:
             raise DataError(f"the main process trains on {title}, this one has {dataset.title}")
-        return _fit(config, runtime, dataset, run_dir, console)
+        return _fit(config, create_runtime(config), dataset, run_dir, console)
 
 
 def _fit(
@@ -68,8 +68,8 @@ def _fit(
     with _only_writer(run_dir), Stop(config.max_hours) as stop:
         for note in _prepare(state, loader, run_dir):
             console.print(note, highlight=False, markup=False, soft_wrap=True)
+        stop.begin()
         with RunLog(state, dataset.title, run_dir, console) as log, _saved_at_a_stop(log):
-            stop.begin()
             while not state.is_finished:
                 if not state.is_to_measure:
                     train_one_epoch(state, loader, log, stop)
@@ -98,7 +98,7 @@ def _saved_at_a_stop(log: RunLog) -> Iterator[None]:
             log.check()
             save_state(state, log.run_dir)
         code = request.exit_code
-        if code == TIME_IS_UP and is_started_again_on_failure():
+        if code == TIME_IS_UP and is_under_torchrun():
             code = 0
         raise InterruptedRunError(
             f"stopped at step {state.step} of {state.total_steps}, and saved", code

@@ -58,9 +58,8 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-def wait_for(agent: subprocess.Popen[bytes]) -> int:
+def wait_for(agent: subprocess.Popen[bytes], workers: Sequence[int]) -> int:
     """Return the exit code of torchrun, once all that it started has ended too."""
-    workers = children_of(agent.pid)
     try:
         code = agent.wait(120)
     finally:
@@ -79,7 +78,7 @@ def finish(folder: Path, data_dir: Path, victim: str, seconds: float) -> None:
     workers = children_of(agent.pid)
     pid = {"rank 0": workers[0], "rank 1": workers[-1], "torchrun": agent.pid}[victim]
     os.kill(pid, signal.SIGKILL)
-    wait_for(agent)
+    wait_for(agent, workers)
     if victim == "torchrun":
         assert launch(folder, data_dir).wait(120) == 0
     assert load_record(folder / "run").status == "finished"
@@ -123,9 +122,10 @@ def test_a_torchrun_that_is_told_to_stop_leaves_a_state_to_go_on_from(
         while not (folder / "run" / "state").exists():
             time.sleep(0.02)
         time.sleep(rng.uniform(0, 1))
+        workers = children_of(agent.pid)
         agent.terminate()
         began = time.monotonic()
-        assert wait_for(agent) != 0
+        assert wait_for(agent, workers) != 0
         slowest = max(slowest, time.monotonic() - began)
         assert load_record(folder / "run").status.startswith("interrupted")
         assert launch(folder, tiny_data_dir, "--checkpoint-minutes", "0.002").wait(120) == 0
@@ -134,17 +134,22 @@ def test_a_torchrun_that_is_told_to_stop_leaves_a_state_to_go_on_from(
 
 
 @pytest.mark.slow
-def test_a_machine_goes_on_without_one_that_dies(tiny_data_dir, tmp_path, full, figure):
+def test_a_machine_goes_on_without_one_that_dies(
+    tiny_data_dir, tmp_path, full, figure, monkeypatch
+):
     """Two torchruns stand for two machines with a disk in common; the first is where all meet."""
     if not full:
         pytest.skip("the one that lives waits half a minute for the other: --full has it")
     meeting = f"127.0.0.1:{free_port()}"
     machines = ("--rdzv-backend", "c10d", "--rdzv-endpoint", meeting)
     place = ("--nnodes", "1:2", "--nproc-per-node", "1", *machines)
-    one = launch(tmp_path, tiny_data_dir, "--epochs", "300", place=place)
+    first, second = ((*place, "--local-addr", f"127.0.0.{number}") for number in (2, 1))
+    monkeypatch.setenv("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
+    one = launch(tmp_path, tiny_data_dir, "--epochs", "300", place=first)
     time.sleep(5)  # until it listens there
-    other = launch(tmp_path, tiny_data_dir, "--epochs", "300", place=place)
+    other = launch(tmp_path, tiny_data_dir, "--epochs", "300", place=second)  # leads: it is lower
     while "2 processes" not in (tmp_path / "printed").read_text():
+        assert one.poll() is None
         time.sleep(0.1)
     wait_for_progress(tmp_path / "run", one)
     for pid in (*children_of(other.pid), other.pid):
@@ -153,8 +158,9 @@ def test_a_machine_goes_on_without_one_that_dies(tiny_data_dir, tmp_path, full, 
     other.wait()
     wait_for_progress(tmp_path / "run", one)
     seconds = time.monotonic() - died
+    workers = children_of(one.pid)
     one.terminate()
-    assert wait_for(one) != 0
+    assert wait_for(one, workers) != 0
     printed = (tmp_path / "printed").read_text()
     assert printed.count("2 processes") == 1
     assert "Resuming" in printed
@@ -164,7 +170,7 @@ def test_a_machine_goes_on_without_one_that_dies(tiny_data_dir, tmp_path, full, 
 @pytest.mark.slow
 def test_torchrun_does_not_start_a_run_again_whose_time_is_up(tiny_data_dir, tmp_path):
     agent = launch(tmp_path, tiny_data_dir, "--epochs", "1000", "--max-hours", str(4 / 3600))
-    assert wait_for(agent) == 0
+    assert wait_for(agent, ()) == 0
     status = load_record(tmp_path / "run").status
     assert status.startswith("interrupted: stopped at step")
     assert (tmp_path / "printed").read_text().count("Resuming") == 0
@@ -173,7 +179,7 @@ def test_torchrun_does_not_start_a_run_again_whose_time_is_up(tiny_data_dir, tmp
 @pytest.mark.slow
 def test_torchrun_gives_up_a_run_that_cannot_work(tiny_data_dir, tmp_path):
     agent = launch(tmp_path, tiny_data_dir, "--lr", "1e30")
-    assert wait_for(agent) != 0
+    assert wait_for(agent, ()) != 0
     printed = (tmp_path / "printed").read_text()
     assert "at step" in printed  # of the first loss, gradient or norm that was not finite
     assert "resnet_cifar100/" not in printed  # the only traceback is torchrun's own

@@ -130,8 +130,9 @@ def seconds_of_a_whole_life(config: Config, folder: Path) -> float:
 
 
 def last_words(folder: Path, rank: int = 0) -> str:
-    """Return the sentence that the last process to fail there ended with."""
-    return (folder / f"last_words.{rank}").read_text()
+    """Return the sentence that the last process to fail there ended with, if any did."""
+    words = folder / f"last_words.{rank}"
+    return words.read_text() if words.exists() else ""
 
 
 def leftovers(folder: Path) -> list[str]:
