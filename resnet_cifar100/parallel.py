@@ -26,9 +26,7 @@ from torch.nn.parallel import DistributedDataParallel
 from resnet_cifar100.errors import ConfigError, LostProcessError
 
 T = TypeVar("T")
-_PATIENCE = timedelta(
-    minutes=10
-)  # with a machine that has vanished; a dead process is seen at once
+_PATIENCE = timedelta(minutes=10)  # with a machine that vanished; dead processes show at once
 
 
 def world_size() -> int:

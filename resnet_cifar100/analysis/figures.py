@@ -39,7 +39,7 @@ def draw_comparison(figure: Figure, groups: Sequence[tuple[str, Sequence[RunReco
             top1 = [100 * value for value in held_out_top1(record)]
             minutes = [row["train_seconds"] / 60 for row in record.history.epochs]
             label = name if record is records[0] else None
-            style = {"color": f"C{index % 4}", "ls": ("-", "--", ":")[index // 4 % 3]}
+            style = {"color": f"C{index % 4}", "ls": ("-", "--", ":", "-.")[index // 4 % 4]}
             by_epoch.plot(_ends(record), top1, "o", ms=3, label=label, **style)
             by_time.plot(minutes, top1, "o", ms=3, **style)
     every = [record for _, records in groups for record in records]
