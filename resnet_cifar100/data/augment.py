@@ -199,8 +199,13 @@ class Augment:
 
 def step_generator(*numbers: int) -> Generator:
     """Return a generator that depends on these numbers alone: seed, epoch, step, rank."""
+    return Generator().manual_seed(mixed_seed(*numbers))
+
+
+def mixed_seed(*numbers: int) -> int:
+    """Return a seed that depends on these numbers alone, and on each of them."""
     state = np.random.SeedSequence(numbers).generate_state(1, np.uint64)
-    return Generator().manual_seed(int(state[0]) >> 1)
+    return int(state[0]) >> 1
 
 
 def _parse(name: str) -> tuple[Choice | Mixture, float]:

@@ -1,7 +1,7 @@
 """Training states on disk: found whole or not at all, and checked before they are believed.
 
     RUN/state/step_00001950/
-        tensors.safetensors     weights, optimizer, moving average, losses of the epoch, generators
+        tensors.safetensors     weights, optimizer, moving average, losses of the epoch
         state.json              position, history and settings
         manifest.json           size and SHA-256 of both
 

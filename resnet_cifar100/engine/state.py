@@ -112,9 +112,6 @@ class TrainState:
         tensors = {f"{part}.{key}": t for part, named in parts.items() for key, t in named.items()}
         for index, slots in enumerate(self._slots()):
             tensors |= {f"optimizer.{index}.{key}": t for key, t in slots.items() if t is not None}
-        tensors["rng.cpu"] = torch.get_rng_state()
-        if self.runtime.device.type == "cuda":
-            tensors["rng.cuda"] = torch.cuda.get_rng_state(self.runtime.device)
         return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
     def _slots(self) -> list[dict[str, Tensor]]:
@@ -162,9 +159,6 @@ class TrainState:
                 if slots.get(slot) is None:
                     slots[slot] = torch.empty_like(parameter)
                 slots[slot].copy_(saved.get(f"{index}.{slot}", torch.zeros(())))
-        torch.set_rng_state(tensors["rng.cpu"])
-        if self.runtime.device.type == "cuda" and "rng.cuda" in tensors:
-            torch.cuda.set_rng_state(tensors["rng.cuda"], self.runtime.device)
 
 
 def create_state(

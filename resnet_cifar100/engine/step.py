@@ -7,11 +7,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
+from resnet_cifar100.data.augment import mixed_seed
 from resnet_cifar100.engine.sam import at_the_worst_place_nearby
 from resnet_cifar100.engine.schedule import image_size_at, lr_scale_at
 from resnet_cifar100.engine.state import TrainState
 from resnet_cifar100.errors import NonFiniteError
-from resnet_cifar100.parallel import highest_of_all_processes, world_size
+from resnet_cifar100.parallel import highest_of_all_processes, rank, world_size
 
 
 def train_step(state: TrainState, images: Tensor, targets: Tensor) -> None:
@@ -21,6 +22,8 @@ def train_step(state: TrainState, images: Tensor, targets: Tensor) -> None:
     for optimizer in state.optimizers:
         for group in optimizer.param_groups:
             _set_lr(group, lr_scale * group["initial_lr"])
+    # What the network draws, as for dropout, is a function of the step and the process alone.
+    torch.manual_seed(mixed_seed(state.config.seed, state.step, rank()))
     if graph := state.graphs.get(image_size):
         loss, logits = graph.replay(images, targets)
     else:
