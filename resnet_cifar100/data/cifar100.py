@@ -92,9 +92,10 @@ def _load_synthetic(data_dir: Path, notice: str) -> Dataset:
         if not folder.is_dir():
             write_synthetic(folder)
     except OSError as error:
-        raise DataError(
-            f"the synthetic data cannot be written to {folder} ({error.strerror})"
-        ) from error
+        if not folder.is_dir():  # else another process has drawn the same pictures meanwhile
+            raise DataError(
+                f"the synthetic data cannot be written to {folder} ({error.strerror})"
+            ) from error
     return read_dataset(folder, title="SYNTHETIC", notice=notice)
 
 

@@ -1,4 +1,5 @@
 import contextlib
+import functools
 import hashlib
 import os
 import pickle
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from resnet_cifar100.config import Config
 from resnet_cifar100.constants import COARSE_NAMES, FINE_NAMES, FINE_TO_COARSE, FOLDER, MEMBERS
-from resnet_cifar100.data import cifar100
+from resnet_cifar100.data import cifar100, synthetic
 from resnet_cifar100.data.cifar100 import (
     SYNTHETIC_FOLDER,
     find_cifar100,
@@ -170,14 +171,31 @@ def test_data_that_cannot_be_had_is_a_message_that_helps(tmp_path, monkeypatch):
     assert not any(tmp_path.rglob("train"))
 
 
+@pytest.fixture
+def few_pictures(monkeypatch):
+    """Let one picture a class be drawn, where it would be 600."""
+    few = functools.partial(synthetic.write_synthetic, train_per_class=1, test_per_class=1)
+    monkeypatch.setattr(cifar100, "write_synthetic", few)
+
+
+@pytest.mark.usefixtures("few_pictures")
+def test_two_processes_may_draw_at_once(tmp_path, monkeypatch):
+    config = Config(dataset="synthetic", data_dir=tmp_path)
+    name_classes = synthetic._meta
+
+    def be_overtaken():
+        monkeypatch.setattr(synthetic, "_meta", name_classes)
+        load_dataset(config)  # as another process, which is done before this one
+        return name_classes()
+
+    monkeypatch.setattr(synthetic, "_meta", be_overtaken)
+    assert len(load_dataset(config).train.labels) == 100
+    assert [folder.name for folder in tmp_path.iterdir()] == [SYNTHETIC_FOLDER]
+
+
+@pytest.mark.usefixtures("few_pictures")
 def test_auto_falls_back_to_drawn_pictures_and_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr("resnet_cifar100.data.download.BACKOFF_S", (0.0,))
-    draw = cifar100.write_synthetic
-    monkeypatch.setattr(
-        cifar100,
-        "write_synthetic",
-        lambda folder: draw(folder, train_per_class=1, test_per_class=1),
-    )
     data = load_dataset(Config(dataset="auto", data_dir=tmp_path, data_url=NOWHERE))
     assert data.title == "SYNTHETIC"
     assert "SYNTHETIC" in data.notice
