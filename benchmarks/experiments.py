@@ -5,7 +5,7 @@
 Each run is one call of train.py. The first seed of every experiment comes first, then the second of
 every one, so that the most is known at any time. A table that was stopped, by Ctrl-C, by --minutes
 or by the machine, goes on where it stopped; what is finished is not trained again, nor is what has
-a record, except for a teacher whose network is not here.
+a record, except for a teacher who is still to teach and whose network is not here.
 """
 
 import argparse
@@ -40,12 +40,6 @@ class Job:
     seed: int
     folder: Path
     record: Path
-    is_teacher: bool = False
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether there is nothing left to train."""
-        return is_finished(self.folder) or (not self.is_teacher and is_finished(self.record))
 
     @property
     def result(self) -> RunRecord | None:
@@ -78,13 +72,19 @@ def is_finished(folder: Path) -> bool:
 
 def jobs_of(experiments: Sequence[Experiment], runs: Path, records: Path) -> Iterator[Job]:
     """Yield all trainings, seed by seed."""
-    teachers = {experiment.teacher for experiment in experiments}
     for seed in range(max(experiment.seeds for experiment in experiments)):
         for experiment in experiments:
             if seed < experiment.seeds:
                 place = Path(experiment.folder, f"seed{seed}")
-                is_teacher = seed == 0 and experiment.folder in teachers
-                yield Job(experiment, seed, runs / place, records / place, is_teacher)
+                yield Job(experiment, seed, runs / place, records / place)
+
+
+def is_left(job: Job, jobs: Sequence[Job]) -> bool:
+    """Whether a training has no result yet, or is to teach one that has none."""
+    if not job.result:
+        return True
+    is_to_teach = any(other.teacher == job.folder for other in jobs if not other.result)
+    return is_to_teach and not is_finished(job.folder)
 
 
 def train(job: Job, more: Sequence[str], deadline: float) -> None:
@@ -213,7 +213,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         for job in jobs:
             is_chosen = not asked.only or job.experiment.folder in asked.only
-            if not is_chosen or job.is_finished or time.monotonic() >= deadline:
+            if not is_chosen or not is_left(job, jobs) or time.monotonic() >= deadline:
                 continue
             try:
                 train(job, more, deadline)
@@ -225,7 +225,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         say("Stopped; the same call goes on from here.")
         return 130
-    left = sum(not job.is_finished for job in jobs)
+    left = sum(is_left(job, jobs) for job in jobs)
     say(f"{len(jobs) - left} of {len(jobs)} trainings are finished; {out}/README.md has the table.")
     return min(failed, 1)
 

@@ -30,6 +30,15 @@ def test_the_flags_of_every_experiment_are_settings(name):
 
 
 @pytest.mark.parametrize("name", TABLES)
+def test_every_record_has_the_settings_of_its_row(name):
+    for folder in Path("records").glob(f"????-??-??_{name}"):
+        for job in jobs_of(TABLES[name], Path("checkpoints", name), folder):
+            if record := job.result:
+                config, _ = _training_settings(job.command([])[2:])
+                assert record.config == config.without_folders()
+
+
+@pytest.mark.parametrize("name", TABLES)
 def test_names_are_unique_and_teachers_come_before_their_pupils(name):
     names = [experiment.name for experiment in TABLES[name]]
     assert len(set(names)) == len(names)
@@ -58,13 +67,14 @@ def test_a_table_is_trained_goes_on_and_is_written(table, tmp_path):
     assert (tmp_path / "out" / "report.html").exists()
     assert main(table) == 0  # at once: nothing is left
     shutil.rmtree(tmp_path / "runs")  # as in a fresh clone, which has the records alone
-    assert main([*table, "--only", "pupil"]) == 0
+    assert main(table) == 0
     assert not (tmp_path / "runs").exists()
     assert (tmp_path / "out" / "README.md").read_text() == page
+    shutil.rmtree(tmp_path / "out" / "pupil" / "seed1")
     assert main(table) == 0
-    taught = tmp_path / "runs" / "teacher" / "seed0" / "best_model.pth"
-    assert taught.exists()  # a record cannot teach
-    assert not (tmp_path / "runs" / "pupil").exists()
+    taught = sorted(file.parent for file in (tmp_path / "runs").glob("*/*/best_model.pth"))
+    places = ("pupil/seed1", "teacher/seed0")  # a record cannot teach
+    assert taught == [tmp_path / "runs" / place for place in places]
 
 
 def test_nothing_is_started_after_the_deadline(table, tmp_path):
