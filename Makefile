@@ -51,7 +51,7 @@ ablation: .venv/.ready ## what each recommendation gives, at a budget for two CP
 gpu-table: .venv/.ready ## the table of accuracies on a GPU, best value first; goes on where it stopped
 	$(PY) -m benchmarks.experiments gpu
 
-zoo: .venv/.ready ## train every network with the strong recipe on a GPU; goes on where it stopped
+zoo: .venv/.ready ## train fourteen networks on a GPU, one seed each; goes on where it stopped
 	$(PY) -m benchmarks.experiments zoo
 
 faults: .venv/.ready-dev ## inject all faults, not the few of `make test`: kills, signals, damage, full disks; half an hour

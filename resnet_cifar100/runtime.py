@@ -151,8 +151,8 @@ def _choose_dtype(config: Config, device: torch.device) -> torch.dtype:
 def _is_bf16_faster(device: torch.device) -> bool:
     """Whether the device multiplies bf16 matrices in hardware.
 
-    With AMX or AVX512-BF16 a convolution in bf16 takes about half the time of fp32; without, up to
-    twice (docs/results.md).
+    With AMX or AVX512-BF16 a convolution in bf16 takes about half the time of fp32; without, about
+    twice (docs/log.md).
     """
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))

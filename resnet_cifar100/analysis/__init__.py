@@ -1,1 +1,1 @@
-"""Understanding a run: figures from its record."""
+"""Understanding a network and its run: reports, comparisons, calibration, heat maps."""

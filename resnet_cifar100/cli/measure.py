@@ -1,4 +1,4 @@
-"""Commands that use a trained network: evaluate, predict."""
+"""Commands that use a trained network: evaluate, predict, calibrate, weights."""
 
 import dataclasses
 from collections.abc import Callable, Mapping

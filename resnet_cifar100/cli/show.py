@@ -43,10 +43,10 @@ def info(model: tyro.conf.Positional[str | None] = None) -> None:
 
 
 NAMES_EXPLAINED = {
-    "resnet44v2": "This is the user's document's table of stages (50 layers deep). Its \"~2.7M\" "
-    'parameters and its name "ResNet44" fit resnet44v2_slim, the same without stage 4.',
-    "resnet44v2_slim": 'This is the user\'s document\'s "~2.7M" parameters and "ResNet44" '
-    "(6 x 7 + 2 = 44 layers). Its table of stages is resnet44v2, which has a fourth stage.",
+    "resnet44v2": "These are the stages of the document that this project grew from, 50 layers. "
+    'Its "~2.7M" parameters and its name "ResNet44" fit resnet44v2_slim, without stage 4.',
+    "resnet44v2_slim": 'These are the "~2.7M" parameters and the 44 layers (6 x 7 + 2) of the '
+    "document that this project grew from. Its stages are four: resnet44v2.",
 }
 
 

@@ -56,6 +56,11 @@ def find_plateau(record: RunRecord) -> Plateau | None:
     return Plateau(epoch, kept - held[epoch])
 
 
+def is_early(plateau: Plateau, epochs: int) -> bool:
+    """Whether a run of so many epochs could have stopped at its plateau."""
+    return plateau.epoch + 1 <= EARLY * epochs
+
+
 def held_out_top1(record: RunRecord) -> list[float]:
     """Return top-1 on val, or on test where nothing was held out, after each epoch."""
     key = f"{record.history.held_out}/top1"
@@ -76,7 +81,7 @@ def top1_gap(record: RunRecord) -> float:
 
 def _stop_earlier(record: RunRecord) -> Iterator[Advice]:
     plateau, epochs = find_plateau(record), len(record.history.epochs)
-    if plateau is None or not _is_early(plateau, epochs):
+    if plateau is None or not is_early(plateau, epochs):
         return
     effect = "cost" if plateau.cost >= 0 else "gained"
     saved = 1 - (plateau.epoch + 1) / epochs
@@ -87,10 +92,6 @@ def _stop_earlier(record: RunRecord) -> Iterator[Advice]:
         "A schedule that ends there loses less than one cut off."
     )
     yield Advice("Early stopping", evidence, f"--epochs {plateau.epoch + 1}")
-
-
-def _is_early(plateau: Plateau, epochs: int) -> bool:
-    return plateau.epoch + 1 <= EARLY * epochs
 
 
 def _regularise(record: RunRecord) -> Iterator[Advice]:
@@ -178,7 +179,7 @@ def _train_longer(record: RunRecord) -> Iterator[Advice]:
     tenth = max(1, epochs // 10)
     gain = held[-1] - held[-1 - tenth]
     plateau = find_plateau(record)
-    if gain < RISING or (plateau and _is_early(plateau, epochs)):
+    if gain < RISING or (plateau and is_early(plateau, epochs)):
         return
     last = "epoch" if tenth == 1 else f"{tenth} epochs"
     evidence = (

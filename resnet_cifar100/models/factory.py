@@ -76,7 +76,7 @@ def _scaled(channels: int, config: ModelConfig) -> int:
 
 Model = ResNet | SpeedNet
 MODELS: dict[str, Callable[[ModelConfig], Model]] = {
-    # The user's document: its table of stages, and the three-stage network behind its "~2.7M" and
+    # The document: its table of stages, and the three-stage network behind its "~2.7M" and
     # "ResNet44".
     "resnet44v2": partial(
         _resnet, version=2, stem_width=32, widths=(32, 64, 128, 256), depths=(7, 7, 7, 3)
@@ -98,7 +98,7 @@ MODELS: dict[str, Callable[[ModelConfig], Model]] = {
     "wrn_28_10": partial(_wide_resnet, depth=28, width=10),
     # Widths of the resnet8x4 used in distillation (Tian et al. 2020,
     # https://arxiv.org/abs/1910.10699), but v2 and with a stride in the first stage too, which
-    # makes it four times cheaper: the network of the quick recipe.
+    # makes it four times cheaper: the network of the smoke recipe.
     "resnet8x4_s2": partial(
         _resnet,
         version=2,

@@ -43,7 +43,7 @@ def record_of(train, held, *, split="test", lrs=None, status="finished", **setti
 
 
 def documented_run():
-    """The user's own figures: 99.65% train, 74.70% final, 74.86% best, flat after epoch 90.
+    """The document's figures: 99.65% train, 74.70% final, 74.86% best, flat after epoch 90.
 
     The document has no curve. Between its figures this one rises steadily to epoch 90, and swings
     by two points either way while the learning rate is above half of its highest.

@@ -9,7 +9,7 @@ from resnet_cifar100.models.factory import MODELS, create_model
 from resnet_cifar100.models.resnet import BasicBlockV2
 from resnet_cifar100.models.summary import count_parameters, summarize
 
-# From the papers or the user's document; ours differ where noted.
+# From the papers or the document that this project grew from; ours differ where noted.
 PARAMETERS = {
     "resnet44v2": 5_940_356,
     "resnet44v2_slim": 2_647_684,
