@@ -1,7 +1,7 @@
 """Measure variants beside each other, so that a busy moment of the machine hits all of them.
 
 A piece is what is repeated: one training step, one batch, one prediction. In each round the
-variants take turns, each with as many pieces as fill a turn; the first round is not counted. What
+variants take turns, each with as many pieces as fill a turn; the first ones are not counted. What
 is reported is the median over the rounds, and the ratio of two variants within the same round.
 """
 
@@ -21,11 +21,13 @@ MATRIX_PRODUCTS = {"cpu": 1, "cuda": 20}  # in one reading of the clock
 def take_turns(
     blocks: Mapping[str, Block], *, rounds: int, turn_seconds: float
 ) -> dict[str, list[list[float]]]:
-    """Return what each block measured in each round; an uncounted round of one piece goes first.
+    """Return what each block measured in each round.
 
-    That round also says how many pieces fill `turn_seconds`: at least one.
+    Two rounds of one piece go first, uncounted: one in which all is slow, and one that says how
+    many pieces fill `turn_seconds`, at least one.
     """
-    first = {name: statistics.fmean(block(1)) for name, block in blocks.items()}
+    for _ in range(2):
+        first = {name: statistics.fmean(block(1)) for name, block in blocks.items()}
     turns: dict[str, list[list[float]]] = {name: [] for name in blocks}
     for _ in range(rounds):
         for name, block in blocks.items():

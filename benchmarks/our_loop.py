@@ -11,6 +11,7 @@ from torch import Tensor
 
 from benchmarks.images import training_split
 from benchmarks.measure import Block, seconds_per_piece
+from resnet_cifar100.cli.screen import say
 from resnet_cifar100.config import Config
 from resnet_cifar100.data.loader import TrainLoader
 from resnet_cifar100.data.transforms import Preprocess
@@ -28,7 +29,7 @@ def ready_state(config: Config) -> tuple[TrainState, TrainLoader]:
     loader = TrainLoader(training_split().to(runtime.device), config)
     state = create_state(config, runtime, loader)
     if runtime.is_compiled or runtime.device.type == "cuda":
-        warm_up(state, *next(loader.batches(0)))
+        say(warm_up(state, *next(loader.batches(0))))  # it tells where a GPU captures no graph
     state.model.train()
     return state, loader
 

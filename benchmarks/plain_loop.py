@@ -28,8 +28,6 @@ from resnet_cifar100.constants import IMAGE_SIZE, MEAN, STD
 from resnet_cifar100.models.factory import create_model
 from resnet_cifar100.models.small_map import SmallMapConv2d
 
-# Two workers keep four batches ready: what is timed must not be what was made before.
-READY_BATCHES = 6
 LEAST_BATCHES = 8  # two workers often end together, so that two batches would be too few to time
 
 
@@ -48,6 +46,11 @@ class PlainSettings:
     def workers(self) -> int:
         """Processes that load images."""
         return min(8, max(2, os.cpu_count() or 2)) if self.is_tuned else 2
+
+    @property
+    def ready_batches(self) -> int:
+        """Batches that the workers may have made before the clock, and that are not timed."""
+        return 2 * self.workers + 2  # two a worker, and those on their way
 
 
 class PlainDataset(Dataset[tuple[Tensor, int]]):
@@ -133,7 +136,7 @@ def with_library_convolutions(model: nn.Module) -> nn.Module:
 def loading_turn(settings: PlainSettings, pieces: int) -> list[float]:
     """Time batches of the loader alone; its workers start before the clock and end after it."""
     with closing(plain_batches(settings)) as batches:  # type: ignore[type-var]
-        for _ in range(READY_BATCHES):
+        for _ in range(settings.ready_batches):
             next(batches)
         pieces = max(pieces, LEAST_BATCHES)
         return [seconds_per_piece(partial(next, batches), pieces, torch.device("cpu"))]
@@ -142,7 +145,7 @@ def loading_turn(settings: PlainSettings, pieces: int) -> list[float]:
 def training_turn(settings: PlainSettings, pieces: int) -> list[float]:
     """Time training steps; the workers go on from turn to turn."""
     steps = _started_steps(settings)
-    for _ in range(min(READY_BATCHES, pieces - 1)):
+    for _ in range(min(settings.ready_batches, pieces - 1)):
         next(steps)
     return [seconds_per_piece(partial(next, steps), pieces, torch.device(settings.device))]
 

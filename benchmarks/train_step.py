@@ -40,8 +40,8 @@ HOW_PLAIN = (
     "eager, fp32, NCHW, SGD, in a process of its own. Ours: the step of `train.py` with its loader."
 )
 HOW_TURNS = (
-    "Medians over {rounds} rounds in which all rows of one image size take turns; a first round is "
-    "not counted. Ratios are of two variants within a round: median, and lowest to highest."
+    "Medians over {rounds} rounds in which all rows of one image size take turns; two before them "
+    "are not counted. Ratios are of two variants within a round: median, and lowest to highest."
 )
 HOW_SHARE = (
     "Nominal FLOP are six for each multiply-add of the forward pass, as if every convolution were "
@@ -212,11 +212,18 @@ def tables(asked: Asked) -> Iterator[Table]:
     yield matrix_table(asked, rates)
     with fresh_process() as process:
         for name in asked.models:
-            results = [(s, measure(s, asked, process)) for s in subjects(asked)[name]]
-            yield step_table(name, results, rates, asked)
-            if len(results[0][0].sizes) > 1:
-                yield run_table(name, results, rates, asked)
+            yield from network_tables(name, rates, asked, process)
             forget(asked.device)
+
+
+def network_tables(
+    name: str, rates: Rates, asked: Asked, process: ProcessPoolExecutor
+) -> Iterator[Table]:
+    """Yield the table of one network, and that of a whole run where it resizes."""
+    results = [(subject, measure(subject, asked, process)) for subject in subjects(asked)[name]]
+    yield step_table(name, results, rates, asked)
+    if len(results[0][0].sizes) > 1:
+        yield run_table(name, results, rates, asked)
 
 
 def step_table(name: str, results: Results, rates: Rates, asked: Asked) -> Table:

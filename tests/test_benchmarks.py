@@ -49,11 +49,11 @@ def noting(calls, name, seconds):
     return block
 
 
-def test_variants_take_turns_after_a_round_that_is_not_counted():
+def test_variants_take_turns_after_two_rounds_that_are_not_counted():
     calls = []
     blocks = {"a": noting(calls, "a", 0.5), "b": noting(calls, "b", 4.0)}
     turns = measure.take_turns(blocks, rounds=2, turn_seconds=2.0)
-    assert calls == [("a", 1), ("b", 1), *[("a", 4), ("b", 1)] * 2]
+    assert calls == [("a", 1), ("b", 1)] * 2 + [("a", 4), ("b", 1)] * 2
     assert turns == {"a": [[0.5], [0.5]], "b": [[4.0], [4.0]]}
 
 

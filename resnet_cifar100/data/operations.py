@@ -12,7 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 _FIXED_POINT = 1 << 16  # Pillow's: 16 bits after the point
-_GREY = (19595, 38470, 7471)  # of 65536: ITU-R 601-2, as in Pillow's mode L
+
+
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return a CPU tensor on `device`; where that is a GPU, without waiting for its other work."""
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def affine(images: Tensor, matrices: Tensor) -> Tensor:
@@ -24,7 +30,7 @@ def affine(images: Tensor, matrices: Tensor) -> Tensor:
     channels, height, width = images.shape[1:]
     a, b, c, d, e, f = matrices.unbind(1)
     middle = torch.stack([a, b, c + a / 2 + b / 2, d, e, f + d / 2 + e / 2])  # of the first pixel
-    a, b, c, d, e, f = (middle * _FIXED_POINT + 0.5).floor().long().to(images.device)
+    a, b, c, d, e, f = send((middle * _FIXED_POINT + 0.5).floor().long(), images.device)
     y, x = torch.meshgrid(
         torch.arange(height, device=images.device),
         torch.arange(width, device=images.device),
@@ -88,20 +94,19 @@ def histogram(images: Tensor) -> Tensor:
 
 
 def solarize(images: Tensor, thresholds: Tensor) -> Tensor:
-    """Invert the values that are not below the threshold of their image, (N,)."""
-    return torch.where(
-        images < thresholds.to(images.device).view(-1, 1, 1, 1), images, 255 - images
-    )
+    """Invert the values that are not below the threshold of their image, (N,) on the CPU."""
+    limits = send(thresholds, images.device).view(-1, 1, 1, 1)
+    return torch.where(images < limits, images, 255 - images)
 
 
 def posterize(images: Tensor, bits: Tensor) -> Tensor:
-    """Keep only the highest bits of each value, as many as `bits` (N,) int64 says, 1 to 8."""
-    masks = (256 - 2 ** (8 - bits)).to(torch.uint8).to(images.device)
+    """Keep the highest bits of each value alone: `bits` (N,) int64 of them, 1 to 8, on the CPU."""
+    masks = send((256 - 2 ** (8 - bits)).to(torch.uint8), images.device)
     return images & masks.view(-1, 1, 1, 1)
 
 
 def brightness(images: Tensor, factors: Tensor) -> Tensor:
-    """Blend with black: factors (N,), 0 is black and 1 the image, here and below."""
+    """Blend with black: factors (N,) on the CPU, 0 black and 1 the image, here and below."""
     return _blend(torch.zeros_like(images), images, factors)
 
 
@@ -129,15 +134,16 @@ def sharpness(images: Tensor, factors: Tensor) -> Tensor:
 
 
 def _grey(images: Tensor) -> Tensor:
-    """Return the luminance, int64 (N,1,H,W) in 0..255."""
-    weights = torch.tensor(_GREY, device=images.device).view(1, 3, 1, 1)
-    return ((images.long() * weights).sum(1, keepdim=True) + 32768) >> 16
+    """Return the luminance, int64 (N,1,H,W) in 0..255: ITU-R 601-2, as in Pillow's mode L."""
+    red, green, blue = images.long().split(1, dim=1)
+    grey: Tensor = (19595 * red + 38470 * green + 7471 * blue + 32768) >> 16
+    return grey
 
 
 def _blend(other: Tensor, images: Tensor, factors: Tensor) -> Tensor:
     """Go from `other` towards `images` by the factors (N,), which may lead beyond."""
     start = other.float()
-    factor = factors.float().to(images.device).view(-1, 1, 1, 1)
+    factor = send(factors.float(), images.device).view(-1, 1, 1, 1)
     return (start + factor * (images.float() - start)).clamp(0, 255).to(torch.uint8)
 
 

@@ -38,9 +38,10 @@ class Ema:
         momenta = [norm.momentum for norm in norms]
         for norm in norms:
             norm.reset_running_stats()
-            norm.momentum = None  # the mean over all batches
             norm.train()
-        for images in batches:
+        for number, images in enumerate(batches, start=1):
+            for norm in norms:
+                norm.momentum = 1 / number  # so that the mean over all batches remains
             self.model(images)
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum

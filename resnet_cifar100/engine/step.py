@@ -134,13 +134,24 @@ def warm_up(state: TrainState, images: Tensor, targets: Tensor) -> str:
             try:
                 state.graphs[image_size] = StepGraph(state, images, targets, image_size)
             except RuntimeError as error:
+                _leave_capture()
                 note = f" The step could not be captured in a CUDA graph ({error})."
     for optimizer in state.optimizers:  # of a step that could not be captured
         optimizer.zero_grad(set_to_none=True)
+    if state.graphs:  # the first replay of all, and what stands beside it, are slow too
+        train_step(state, images, targets)
+        state.step -= 1
     state.load_tensors(before)
     seconds = time.perf_counter() - started
     state.history.warmup_seconds += seconds
     return f"Warm-up {seconds:.1f} s.{note}"
+
+
+def _leave_capture() -> None:
+    """Bring back what a capture that failed has left behind: its stream and its draws."""
+    torch.cuda.set_stream(torch.cuda.default_stream())
+    generator = torch.cuda.default_generators[torch.cuda.current_device()]
+    generator.graphsafe_set_state(generator.clone_state())
 
 
 def _set_lr(group: dict[str, object], lr: float) -> None:

@@ -1,7 +1,7 @@
 """A 3x3 convolution that trains fast on maps of at most 3x3 pixels.
 
-There a library's convolution spends most of its products on padding, or runs far below the rate of
-a matrix product. This one is matrix products only, and computes the same sums up to rounding:
+There a CPU library's convolution spends most of its products on padding, or runs far below the rate
+of a matrix product. This one is matrix products only, and computes the same sums up to rounding:
 
 1x1, 2x2    one product with the dense matrix that maps all input pixels to all output pixels
 3x3         25 products of channels instead of 81, by a bilinear algorithm (Winograd 1980; Lavin and
@@ -26,7 +26,7 @@ CYCLIC_INVERSE = (
 
 
 class SmallMapConv2d(nn.Conv2d):
-    """3x3, stride 1, padding 1, no bias; as nn.Conv2d but for its speed in training."""
+    """3x3, stride 1, padding 1, no bias; as nn.Conv2d but for its speed in training on a CPU."""
 
     cyclic: Tensor
     cyclic_inverse: Tensor
@@ -38,9 +38,9 @@ class SmallMapConv2d(nn.Conv2d):
             self.register_buffer(name, torch.kron(one_way, one_way), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N,C,S,S) -> (N,D,S,S); in evaluation, and on larger maps, the library's convolution."""
+        """(N,C,S,S) -> (N,D,S,S); in evaluation, on a GPU and on larger maps, the library's."""
         side = x.shape[-1]
-        if not self.training or side > 3:
+        if not self.training or side > 3 or x.device.type != "cpu":
             return super().forward(x)
         multiply = self._multiply_cyclic if side == 3 else self._multiply_dense
         pixels = x.permute(0, 2, 3, 1).flatten(1, 2)  # (N,H*W,C), a view of channels_last
