@@ -1,5 +1,7 @@
 PYTHON ?= python3
-PY := .venv/bin/python
+PY = .venv/bin/python
+# Where a Python has all of requirements.txt already: make PY=python3 READY= bench-gpu
+READY = .venv/.ready
 
 .PHONY: help quickstart setup test check format docs report app smoke bench-cpu bench-gpu bench-app \
 	ablation gpu-table zoo faults
@@ -7,7 +9,7 @@ PY := .venv/bin/python
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-quickstart: .venv/.ready ## set up, then train the quick recipe: a first result in minutes
+quickstart: $(READY) ## set up, then train the quick recipe: a first result in minutes
 	$(PY) train.py --recipe quick --dataset auto
 
 setup: .venv/.ready-dev ## set up everything that training, testing and checking need
@@ -25,33 +27,33 @@ format: .venv/.ready-dev ## format the code and mend what lint can mend
 	$(PY) -m ruff format .
 	$(PY) -m ruff check --fix .
 
-docs: .venv/.ready ## render logs_RESNET.md and the pages of records/ anew from their records
+docs: $(READY) ## render logs_RESNET.md and the pages of records/ anew from their records
 	$(PY) -m resnet_cifar100 log --write $(dir $(wildcard records/*/run.json))
 	$(PY) -m resnet_cifar100 log records/2026-11-24_fast-resnet44v2-24-seed0 > logs_RESNET.md
 
-report: .venv/.ready ## analyse the shipped weights anew into docs/report
+report: $(READY) ## analyse the shipped weights anew into docs/report
 	$(PY) -m resnet_cifar100 analyze weights/fast.safetensors --record records/2026-11-23_fast-seed0 \
 		--no-images --out docs/report
 
-app: .venv/.ready ## serve the web page at http://127.0.0.1:7860
+app: $(READY) ## serve the web page at http://127.0.0.1:7860
 	$(PY) huggingface_app/app.py
 
-smoke: .venv/.ready ## every stage of a run in seconds
+smoke: $(READY) ## every stage of a run in seconds
 	$(PY) train.py --recipe smoke --dataset auto
 
-bench-cpu: .venv/.ready ## all speeds on this CPU, as ratios measured in one run; writes a record
+bench-cpu: $(READY) ## all speeds on this CPU, as ratios measured in one run; writes a record
 	$(PY) -m benchmarks.suite --device cpu
 
-bench-gpu: .venv/.ready ## the same on a GPU, and the time to 75% over 10 seeds
+bench-gpu: $(READY) ## the same on a GPU, and the time to 75% over 10 seeds
 	$(PY) -m benchmarks.suite --device cuda
 
-ablation: .venv/.ready ## what each recommendation gives, at a budget for two CPU cores: hours; goes on where it stopped
+ablation: $(READY) ## what each recommendation gives, at a budget for two CPU cores: hours; goes on where it stopped
 	$(PY) -m benchmarks.experiments ablation
 
-gpu-table: .venv/.ready ## the table of accuracies on a GPU, best value first; goes on where it stopped
+gpu-table: $(READY) ## the table of accuracies on a GPU, best value first; goes on where it stopped
 	$(PY) -m benchmarks.experiments gpu
 
-zoo: .venv/.ready ## train fourteen networks on a GPU, one seed each; goes on where it stopped
+zoo: $(READY) ## train fourteen networks on a GPU, one seed each; goes on where it stopped
 	$(PY) -m benchmarks.experiments zoo
 
 faults: .venv/.ready-dev ## inject all faults, not the few of `make test`: kills, signals, damage, full disks; half an hour

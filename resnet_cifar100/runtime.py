@@ -193,7 +193,10 @@ def _cpu_model() -> str:
 
 
 def _git_commit() -> tuple[str, bool]:
-    """Return the commit of this source tree and whether files differ; ("", False) outside git."""
+    """Return the commit of this source tree, and whether files differ.
+
+    Outside git it is what the environment variable GIT_COMMIT says, as in a container.
+    """
     folder = Path(__file__).resolve().parent
 
     def git(*arguments: str) -> str:
@@ -208,4 +211,4 @@ def _git_commit() -> tuple[str, bool]:
         changes = git("status", "--porcelain", "--untracked-files=no", "--", *code)
         return git("rev-parse", "HEAD"), bool(changes)
     except (OSError, subprocess.CalledProcessError):
-        return "", False
+        return os.environ.get("GIT_COMMIT", ""), False

@@ -81,3 +81,11 @@ def test_the_stamp_of_the_environment_names_no_folder(monkeypatch):
     assert stamp["command"] == "python train.py --lr 0.1"
     assert "/" not in json.dumps(stamp).replace("n/a", "")
     assert stamp["torch"] == str(torch.__version__)
+
+
+def test_outside_git_the_environment_names_the_commit(monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setenv("GIT_COMMIT", "abc123")
+    assert environment()["commit"] == "abc123"
+    monkeypatch.delenv("GIT_COMMIT")
+    assert environment()["commit"] == ""
