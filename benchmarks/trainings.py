@@ -52,13 +52,14 @@ _ABLATION = (
 _GPU = (
     Experiment("reference", "--recipe reference"),
     Experiment("strong", "--recipe strong"),
-    # Smoothed labels make good networks and bad teachers (Müller et al. 2019, arXiv:1906.02629).
+    # Smoothed or mixed labels make good networks and bad teachers (Müller et al. 2019,
+    # arXiv:1906.02629; Das et al. 2020, arXiv:2006.03810).
     Experiment("wrn_28_10", "--recipe strong --model wrn_28_10 --label-smoothing 0", seeds=1),
     Experiment("distilled", "--recipe distilled", teacher="wrn_28_10"),
 )
 _LITTLE = ("resnet20", "resnet20v2", "resnet32", "resnet32v2", "resnet56", "resnet56v2")
 _ZOO = (
-    # Networks of less than a million parameters cannot learn what strong augmentation shows.
+    # Strong augmentation is thought too much for fewer than a million parameters in 100 epochs.
     *(Experiment(name, f"--recipe reference --model {name}", seeds=1) for name in _LITTLE),
     *(
         Experiment(name, f"--recipe strong --model {name}", seeds=1)

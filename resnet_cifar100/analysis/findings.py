@@ -14,6 +14,7 @@ from resnet_cifar100.engine.report import plain
 MISCALIBRATED = 0.05  # expected calibration error
 ENOUGH_IMAGES = 2000  # for that error: of a perfect network it is 4% on 500, and less on more
 WEAK = 0.10  # below the mean recall, and surely so
+SURE = 3.29  # standard errors: 95% that none of a hundred classes is called weak by chance
 ENOUGH_OF_A_CLASS = 30
 MANY_WEAK = 6  # of these are named
 HARM = 0.05  # top-1 lost to the weakest corruption
@@ -110,7 +111,7 @@ def advise_on_predictions(
         )
         yield Advice("Calibration", evidence, "--val-size 5000")
     names, scores = names.in_markdown, class_scores(confusion)
-    uncertainty = 1.645 * (scores.recall * (1 - scores.recall) / scores.support).sqrt()
+    uncertainty = SURE * (scores.recall * (1 - scores.recall) / scores.support).sqrt()
     is_weak = scores.recall + uncertainty < scores.recall.mean() - WEAK
     is_weak &= scores.support >= ENOUGH_OF_A_CLASS
     weak = [fine for fine in scores.recall.argsort().tolist() if is_weak[fine]]

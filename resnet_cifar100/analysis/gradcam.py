@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from resnet_cifar100.bundle import Bundle
+from resnet_cifar100.models.resnet import ResNet
 
 
 def grad_cam(bundle: Bundle, images: Tensor, class_indices: Tensor) -> Tensor:
@@ -23,10 +24,12 @@ def grad_cam(bundle: Bundle, images: Tensor, class_indices: Tensor) -> Tensor:
     def keep(_module: object, _inputs: object, output: Tensor) -> None:
         maps.append(output)
 
-    hook = bundle.model.stages.register_forward_hook(keep)
+    model = bundle.model
+    last = model.activation if isinstance(model, ResNet) else model.stages
+    hook = last.register_forward_hook(keep)
     try:
         with torch.enable_grad():
-            logits = bundle.model(bundle.preprocess(images).requires_grad_())
+            logits = model(bundle.preprocess(images).requires_grad_())
             of_class = logits.gather(1, class_indices[:, None]).sum()
             (gradient,) = torch.autograd.grad(of_class, maps[0])
     finally:

@@ -227,7 +227,7 @@ def confidence_section(evaluation: Evaluation, figures: Figures) -> str:
         allowed = coverage[risk <= most]
         share = float(allowed.max()) if len(allowed) else 0.0
         lines.append(
-            f"With {most:.0%} errors it could have answered {share:.0%} of the images, its surest."
+            f"With {most:.0%} errors it could answer {share:.0%} of these images, its surest."
         )
     return "\n".join(
         [

@@ -20,11 +20,17 @@ def at_the_worst_place_nearby(model: nn.Module, rho: float, *, is_adaptive: bool
     Whatever the forward pass inside does to the buffers of the norms is undone too: their
     statistics are of the network that is trained.
     """
-    weights: list[Tensor] = [p for p in model.parameters() if p.grad is not None]
+    named = {name: p for name, p in model.named_parameters() if p.grad is not None}
+    weights: list[Tensor] = list(named.values())
+    # As the authors do it, biases are not scaled: https://github.com/SamsungLabs/ASAM
+    units = [
+        p.detach().abs() if is_adaptive and name.endswith("weight") else torch.ones_like(p)
+        for name, p in named.items()
+    ]
     moved = [*weights, *model.buffers()]
     with torch.no_grad():
         kept = [tensor.clone() for tensor in moved]
-        for weight, step in zip(weights, _steps(weights, rho, is_adaptive), strict=True):
+        for weight, step in zip(weights, _steps(weights, units, rho), strict=True):
             weight += step
     for weight in weights:
         weight.grad = None
@@ -33,14 +39,9 @@ def at_the_worst_place_nearby(model: nn.Module, rho: float, *, is_adaptive: bool
         torch._foreach_copy_(moved, kept)
 
 
-def _steps(weights: list[Tensor], rho: float, is_adaptive: bool) -> tuple[Tensor, ...]:
-    """Return the way up of each weight; all together are `rho` long, in units of the weights."""
+def _steps(weights: list[Tensor], units: list[Tensor], rho: float) -> tuple[Tensor, ...]:
+    """Return the way up of each weight; all together are `rho` long, in these units."""
     gradients = [weight.grad for weight in weights if weight.grad is not None]
-    # Norms and biases are not scaled: they are not what a larger weight makes less sharp.
-    units = [
-        weight.abs() if is_adaptive and weight.ndim > 1 else torch.ones_like(weight)
-        for weight in weights
-    ]
     scaled = torch._foreach_mul(gradients, units)
     norm = torch.stack(torch._foreach_norm(scaled)).norm()
     return torch._foreach_mul(torch._foreach_mul(scaled, units), rho / (norm + _EPSILON))

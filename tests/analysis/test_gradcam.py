@@ -5,9 +5,10 @@ import torch.nn.functional as F
 from resnet_cifar100.analysis.gradcam import grad_cam
 from resnet_cifar100.bundle import Bundle
 from resnet_cifar100.config import ModelConfig
-from resnet_cifar100.constants import COARSE_NAMES, FINE_NAMES, FINE_TO_COARSE
+from resnet_cifar100.constants import FINE_TO_COARSE
 from resnet_cifar100.data.transforms import Preprocess
 from resnet_cifar100.models.factory import create_model
+from tests.names import COARSE_NAMES, FINE_NAMES
 
 
 def bundle_of(name: str) -> Bundle:
@@ -40,8 +41,9 @@ def test_every_network_has_heat_maps(name):
 def test_it_is_the_weighted_sum_of_the_paper():
     bundle = bundle_of("resnet20v2")
     model, picture, label = bundle.model, images(1), 42
-    features = model.stages(model.stem(bundle.preprocess(picture))).detach().requires_grad_()
-    logits = model.head(model.activation(model.norm(features)).mean(dim=(2, 3)))
+    features = model.activation(model.norm(model.stages(model.stem(bundle.preprocess(picture)))))
+    features = features.detach().requires_grad_()
+    logits = model.head(features.mean(dim=(2, 3)))
     logits[0, label].backward()
     heat = torch.zeros(features.shape[-2:])
     for channel, gradient in zip(features[0], features.grad[0], strict=True):

@@ -23,9 +23,12 @@ from resnet_cifar100.runtime import create_runtime
 RADIUS = {False: 0.2, True: 2.0}  # by whether it is measured in units of each weight
 
 
-def perturbation(weights, gradients, rho, *, is_adaptive):
-    """rho T^2 g / |T g|, all weights as one vector: T is |w| for filters and matrices, else 1."""
-    units = [w.abs() if is_adaptive and w.ndim > 1 else torch.ones_like(w) for w in weights]
+def perturbation(named, gradients, rho, *, is_adaptive):
+    """rho T^2 g / |T g|, all as one vector: T is |w| for weights, of norms too, 1 for biases."""
+    units = [
+        w.detach().abs() if is_adaptive and "weight" in name else torch.ones_like(w)
+        for name, w in named
+    ]
     pairs = list(zip(units, gradients, strict=True))
     length = math.sqrt(sum((u * g).double().square().sum().item() for u, g in pairs))
     return [rho * u**2 * g / length for u, g in pairs]
@@ -60,9 +63,10 @@ def loss_at(state, model, batch):
 def gradients_by_hand(state, batch):
     """Return the gradients where the weights are, and at the worst place nearby."""
     model, config = copy.deepcopy(state.model), state.config
-    weights = [p for p in model.parameters() if p.requires_grad]
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    weights = [weight for _, weight in named]
     here = torch.autograd.grad(loss_at(state, model, batch), weights)
-    ways = perturbation(weights, here, config.sam_rho, is_adaptive=config.sam_adaptive)
+    ways = perturbation(named, here, config.sam_rho, is_adaptive=config.sam_adaptive)
     with torch.no_grad():
         for weight, way in zip(weights, ways, strict=True):
             weight += way
@@ -89,7 +93,8 @@ def test_every_weight_goes_up_its_gradient_and_comes_back_to_the_bit(is_adaptive
     F.cross_entropy(network(images), torch.arange(8) % 5).backward()
     weights = list(network.parameters())
     before = [weight.detach().clone() for weight in weights]
-    ways = perturbation(before, [w.grad.clone() for w in weights], rho, is_adaptive=is_adaptive)
+    named = list(zip(dict(network.named_parameters()), before, strict=True))
+    ways = perturbation(named, [w.grad.clone() for w in weights], rho, is_adaptive=is_adaptive)
     with at_the_worst_place_nearby(network, rho, is_adaptive=is_adaptive):
         moves = [weight.detach() - start for weight, start in zip(weights, before, strict=True)]
         assert all(weight.grad is None for weight in weights)
@@ -184,10 +189,10 @@ def test_without_a_radius_a_step_is_the_plain_one_to_the_bit(
     tiny_config, tiny_dataset, monkeypatch
 ):
     monkeypatch.setattr(step, "at_the_worst_place_nearby", None)
-    state, batch = begin(tiny_config, tiny_dataset, sam_adaptive=True)
+    state, batch = begin(tiny_config, tiny_dataset, sam_adaptive=True, dropout=0.0)
     for _ in range(3):
         train_step(state, *batch)
-    plain, _ = begin(tiny_config, tiny_dataset)
+    plain, _ = begin(tiny_config, tiny_dataset, dropout=0.0)
     (optimizer,) = plain.optimizers
     for number in range(3):
         for group in optimizer.param_groups:
