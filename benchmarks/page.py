@@ -20,7 +20,7 @@ from resnet_cifar100.cli.screen import say
 from resnet_cifar100.config import Config
 from resnet_cifar100.engine.report import markdown_table
 from resnet_cifar100.recipes import RECIPES
-from resnet_cifar100.runtime import choose_device, create_runtime, environment
+from resnet_cifar100.runtime import create_runtime, environment
 from resnet_cifar100.storage import replace_file
 
 ROUNDS = {"cpu": 3, "cuda": 10}
@@ -164,7 +164,6 @@ def _usual(makers: Mapping[str, Maker], device: str) -> list[str]:
 
 
 def _asked(flags: argparse.Namespace, earlier: Mapping[str, Table]) -> Asked:
-    choose_device(flags.device)
     runtime = create_runtime(Config(device=flags.device, compile=True))
     faults = [note for note in runtime.notes if note.startswith("Not compiled")]
     return Asked(

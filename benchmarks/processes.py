@@ -21,7 +21,7 @@ from benchmarks.page import Asked, Table, main
 from benchmarks.plain_loop import fresh_process
 from benchmarks.scaling import RECIPES, at_full_size, how, measure, thread_block, thread_turn
 from resnet_cifar100.config import Config
-from resnet_cifar100.parallel import local_device, mean_over_processes, process_group
+from resnet_cifar100.parallel import mean_over_processes, process_group
 from resnet_cifar100.runtime import choose_device
 
 T = TypeVar("T")
@@ -38,7 +38,7 @@ def join(rank: int, count: int, port: int, config: Config) -> None:
     """Make this process one of several that train as one, until it is told to leave them."""
     place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "MASTER_PORT": port}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", **{name: str(one) for name, one in place.items()}}
-    device = local_device(choose_device(config.device))
+    device = choose_device(config.device)
     _GROUP.enter_context(process_group(device, config.batch_size))
 
 

@@ -280,12 +280,12 @@ MAKERS = {"known": known, "load": load, "hostile": hostile}
 def main() -> None:
     """Make the tables that are asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", default=",".join(MAKERS))
+    parser.add_argument("--only", nargs="+", choices=list(MAKERS), default=list(MAKERS))
     parser.add_argument("--minutes", type=float, default=5)
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
     dataset, tables = load_dataset(Config(dataset="auto")), read_tables(asked.out)
-    for name in asked.only.split(","):
+    for name in asked.only:
         with serve() as server:
             table = MAKERS[name](server, dataset, asked)
         table.environment = environment()

@@ -63,6 +63,11 @@ class Bundle:
     provenance: dict[str, Any]
     calibration: Calibration = Calibration()
 
+    @property
+    def config(self) -> Config:
+        """The settings of the run that trained it."""
+        return Config.from_json(self.provenance["config"])
+
     @torch.inference_mode()
     def logits(self, images: Tensor) -> Tensor:
         """Return the logits (N,K), float32, of uint8 images (N,3,H,W) of any size."""
@@ -206,7 +211,7 @@ def describe(bundle: Bundle) -> dict[str, Any]:
 
 def without_folders(bundle: Bundle) -> Bundle:
     """Return a bundle that says nothing about the folders of the machine that made it."""
-    config = Config.from_json(bundle.provenance["config"]).without_folders()
+    config = bundle.config.without_folders()
     return dataclasses.replace(bundle, provenance={**bundle.provenance, "config": config.to_json()})
 
 

@@ -144,11 +144,11 @@ def environment(notes: Sequence[str] = ()) -> dict[str, Any]:
 
 def _choose_dtype(config: Config, device: torch.device) -> torch.dtype:
     if config.precision == "auto":
-        return torch.bfloat16 if _is_bf16_faster(device) else torch.float32
+        return torch.bfloat16 if _has_bf16(device) else torch.float32
     return {"fp32": torch.float32, "bf16": torch.bfloat16}[config.precision]
 
 
-def _is_bf16_faster(device: torch.device) -> bool:
+def _has_bf16(device: torch.device) -> bool:
     """Whether the device multiplies bf16 matrices in hardware.
 
     With AMX or AVX512-BF16 a convolution in bf16 takes about half the time of fp32; without, about

@@ -79,7 +79,7 @@ def test_nothing_unpickles_but_the_reader_of_the_data_set(path):
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
             assert (node.value.id, node.attr) not in {("pickle", "load"), ("pickle", "loads")}
-            if (node.value.id, node.attr) == ("pickle", "Unpickler"):
+            if node.value.id == "pickle" and node.attr in {"Unpickler", "_Unpickler"}:
                 assert path.name == "cifar100.py"
         if isinstance(node, ast.keyword) and node.arg == "weights_only":
             assert isinstance(node.value, ast.Constant)

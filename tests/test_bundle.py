@@ -16,12 +16,13 @@ from resnet_cifar100.bundle import (
     save_shipped,
 )
 from resnet_cifar100.config import SHIPPED_MODEL, Config, ModelConfig
-from resnet_cifar100.constants import COARSE_NAMES, FINE_NAMES, FINE_TO_COARSE
+from resnet_cifar100.constants import FINE_TO_COARSE
 from resnet_cifar100.data.transforms import Preprocess
 from resnet_cifar100.errors import CheckpointError
 from resnet_cifar100.models.factory import create_model
 from resnet_cifar100.storage import sha256_of
 from tests.conftest import REPOSITORY
+from tests.names import COARSE_NAMES, FINE_NAMES
 
 CONFIG = ModelConfig(name="resnet20", dropout=0.0, image_size=16)
 
@@ -153,13 +154,11 @@ def test_a_missing_file_says_which_command_makes_one(tmp_path):
 
 
 def test_a_file_that_cannot_be_replaced_is_left_alone(bundle, tmp_path):
-    path = tmp_path / "best_model.pth"
-    save_bundle(bundle, path)
-    before = path.read_bytes()
-    (tmp_path / "taken").write_text("a file where a folder should be")
+    path = tmp_path / "taken"
+    path.write_text("a file where a folder should be")
     with pytest.raises(CheckpointError, match="cannot be written"):
-        save_bundle(bundle, tmp_path / "taken" / "best_model.pth")
-    assert path.read_bytes() == before
+        save_bundle(bundle, path / "best_model.pth")
+    assert path.read_text() == "a file where a folder should be"
 
 
 def test_shipped_weights_are_half_the_size_and_predict_the_same_up_to_fp16(bundle, tmp_path):

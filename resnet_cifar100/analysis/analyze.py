@@ -27,7 +27,7 @@ from resnet_cifar100.analysis.report import render_report
 from resnet_cifar100.analysis.scores import ClassScores, class_scores
 from resnet_cifar100.analysis.webpage import render_page
 from resnet_cifar100.bundle import Bundle, Calibration, load_bundle
-from resnet_cifar100.config import BEST_MODEL, Config
+from resnet_cifar100.config import BEST_MODEL
 from resnet_cifar100.data.cifar100 import Dataset, training_splits
 from resnet_cifar100.data.loader import Split
 from resnet_cifar100.engine.evaluate import SplitName, evaluate, load_split
@@ -109,7 +109,7 @@ def _evaluate(
     bundle: Bundle, dataset: Dataset, split: Split, options: Options, say: Say
 ) -> Evaluation:
     bundle.to(options.device)
-    config = Config.from_json(bundle.provenance["config"])
+    config = bundle.config
     _, val = training_splits(dataset, config)
     if val is not None and options.split != "val" and bundle.calibration.temperature == 1:
         bundle = dataclasses.replace(bundle, calibration=_fitted(bundle, val))

@@ -89,7 +89,7 @@ class Material:
 def belongs(record: RunRecord, bundle: Bundle) -> bool:
     """Whether `bundle` holds the weights of that run: same network, settings and result."""
     metrics = bundle.provenance["metrics"]
-    config = Config.from_json(bundle.provenance["config"])
+    config = bundle.config
     if record.result:
         is_same = all(metrics.get(key) == value for key, value in record.result.items())
     else:  # its weights are those of one of its epochs

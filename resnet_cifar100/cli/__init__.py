@@ -9,7 +9,7 @@ import tyro
 
 from resnet_cifar100.cli.bench import bench
 from resnet_cifar100.cli.export import export
-from resnet_cifar100.cli.measure import calibrate, evaluate, predict, weights
+from resnet_cifar100.cli.measure import calibrate, evaluate, predict
 from resnet_cifar100.cli.publish import push
 from resnet_cifar100.cli.report import analyze, compare
 from resnet_cifar100.cli.screen import say, show_fault
@@ -26,7 +26,6 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "samples": samples,
     "log": log,
     "record": record,
-    "weights": weights,
     "analyze": analyze,
     "compare": compare,
     "calibrate": calibrate,

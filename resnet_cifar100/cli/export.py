@@ -8,36 +8,41 @@ import tyro
 
 from resnet_cifar100.cli.measure import default_checkpoint
 from resnet_cifar100.cli.screen import say
-from resnet_cifar100.config import Config
 from resnet_cifar100.errors import ConfigError
 
 if TYPE_CHECKING:
     from resnet_cifar100.bundle import Bundle
 
-_OUT = {"onnx": Path("exports/model.onnx"), "web": Path("exports/web/index.html")}
+_OUT = {
+    "onnx": Path("exports/model.onnx"),
+    "web": Path("exports/web/index.html"),
+    "safetensors": Path("exports/model.safetensors"),
+}
 
 
 def export(
-    kind: tyro.conf.Positional[Literal["onnx", "web"]],
+    kind: tyro.conf.Positional[Literal["onnx", "web", "safetensors"]],
     checkpoint_path: Path | None = None,
     out: Path | None = None,
     int8: bool = False,
     data_dir: Path | None = None,
 ) -> None:
-    """Write a network as an ONNX file, or as a web page that runs it in the browser.
+    """Write a network as an ONNX file, as a web page that runs in the browser, or in fp16.
 
     Args:
         kind: onnx, one file that needs neither PyTorch nor this project to run; or web, one HTML
-            file that needs no server, its largest weights rounded to 8 bits. web needs npm.
+            file that needs no server, its largest weights rounded to 8 bits, for which npm is
+            needed; or safetensors, the same as best_model.pth at half the size: fp16.
         checkpoint_path: A best_model.pth or .safetensors file; by default your own
             checkpoints/best_model.pth, else the weights that come with the repository.
-        out: The file to write, by default exports/model.onnx or exports/web/index.html.
+        out: The file to write; by default model.onnx, web/index.html or model.safetensors, in
+            exports/.
         int8: Write an ONNX file in 8-bit integers too, as NAME-int8.onnx, with a card NAME-int8.md
             of what that costs and gives. Needs the data set.
         data_dir: Folder that holds cifar-100-python; by default the one that the run used. Without
             the data set, answers are compared on drawings.
     """
-    from resnet_cifar100.bundle import load_bundle
+    from resnet_cifar100.bundle import load_bundle, save_shipped
     from resnet_cifar100.export.files import write_card, write_int8, write_onnx
     from resnet_cifar100.runtime import keep_freed_memory
 
@@ -46,10 +51,14 @@ def export(
         raise ConfigError(f"--out must be a file name ending in {_OUT[kind].suffix}, got {out}")
     keep_freed_memory()
     bundle = load_bundle(checkpoint_path or default_checkpoint())
+    if int8 and kind != "onnx":
+        raise ConfigError("--int8 is for onnx")
     if kind == "web":
-        if int8:
-            raise ConfigError("--int8 is for onnx")
         _export_page(bundle, out, data_dir)
+        return
+    if kind == "safetensors":
+        save_shipped(bundle, out)
+        say(f"{out}, {out.stat().st_size / 1e6:.1f} MB")
         return
     write_onnx(bundle, out, data_dir, say)
     if int8:
@@ -64,7 +73,7 @@ def _export_page(bundle: "Bundle", out: Path, data_dir: Path | None) -> None:
     from resnet_cifar100.export.web import fetch_runtime, save_page
     from resnet_cifar100.serve.predictor import LEAST_PROB
 
-    data_dir = data_dir or Config.from_json(bundle.provenance["config"]).data_dir
+    data_dir = data_dir or bundle.config.data_dir
     bundle = without_folders(bundle)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -1,4 +1,4 @@
-"""Commands that use a trained network: evaluate, predict, calibrate, weights."""
+"""Commands that use a trained network: evaluate, predict, calibrate."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from resnet_cifar100.cli.screen import console, say, show_fault
-from resnet_cifar100.config import BEST_MODEL, SHIPPED_MODEL, Config
+from resnet_cifar100.config import BEST_MODEL, SHIPPED_MODEL
 from resnet_cifar100.errors import ConfigError, ImageError
 
 if TYPE_CHECKING:
@@ -93,21 +93,6 @@ def predict(
         raise ImageError(f"{len(refused)} of {len(images)} pictures refused")
 
 
-def weights(checkpoint_path: Path = BEST_MODEL, out: Path = SHIPPED_MODEL) -> None:
-    """Write a checkpoint at half its size: fp16, as .safetensors, with its SHA-256 beside it.
-
-    Args:
-        checkpoint_path: A best_model.pth.
-        out: The file to write.
-    """
-    from resnet_cifar100.bundle import load_bundle, save_shipped
-
-    if out.suffix != ".safetensors":
-        raise ConfigError(f"--out must be a file name ending in .safetensors, got {out}")
-    save_shipped(load_bundle(checkpoint_path), out)
-    say(f"{out}, {out.stat().st_size / 1e6:.1f} MB")
-
-
 def calibrate(held_out: Path, checkpoint_path: Path | None = None) -> None:
     """Fit probabilities and the limit for strange pictures on held-out images, into a checkpoint.
 
@@ -125,7 +110,7 @@ def calibrate(held_out: Path, checkpoint_path: Path | None = None) -> None:
     bundle, target = load_bundle(held_out), load_bundle(path)
     if bundle.model_config != target.model_config:
         raise ConfigError("--checkpoint-path must be of the same network as --held-out")
-    config, target_config = (Config.from_json(one.provenance["config"]) for one in (bundle, target))
+    config, target_config = bundle.config, target.config
     dataset = load_dataset(config)
     train_split, val_split = training_splits(dataset, config)
     if val_split is None:

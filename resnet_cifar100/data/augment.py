@@ -14,7 +14,14 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from resnet_cifar100.constants import NUM_CLASSES
-from resnet_cifar100.data.operations import OPERATIONS, brightness, color, contrast, rotate, send
+from resnet_cifar100.data.operations import (
+    OPERATIONS,
+    brightness,
+    color,
+    contrast,
+    rotate,
+    to_device,
+)
 from resnet_cifar100.errors import ConfigError
 
 LEVELS = 31  # of strength in TrivialAugment and RandAugment
@@ -49,7 +56,7 @@ def random_erasing(images: Tensor, generator: Generator, probability: float) -> 
     heights = heights * (luck < probability)
     boxes = torch.stack([tops, lefts, tops + heights, lefts + widths], dim=1).long()
     noise = torch.randint(0, 256, images.shape, generator=generator, dtype=torch.uint8)
-    return torch.where(_inside(boxes, images), send(noise, images.device), images)
+    return torch.where(_inside(boxes, images), to_device(noise, images.device), images)
 
 
 def rotation(images: Tensor, generator: Generator, degrees: float) -> Tensor:
@@ -95,7 +102,7 @@ def mixup(
     Zhang et al. 2018, https://arxiv.org/abs/1710.09412: one share a batch.
     """
     share = draw_beta(alpha, generator)
-    others = send(torch.randperm(len(images), generator=generator), images.device)
+    others = to_device(torch.randperm(len(images), generator=generator), images.device)
     mixed = torch.lerp(images[others].float(), images.float(), share)
     return mixed.round().to(torch.uint8), torch.lerp(targets[others], targets, share)
 
@@ -110,7 +117,7 @@ def cutmix(
     """
     height, width = images.shape[2:]
     luck, cut, down, across = torch.rand(4, generator=generator).tolist()
-    others = send(torch.randperm(len(images), generator=generator), images.device)
+    others = to_device(torch.randperm(len(images), generator=generator), images.device)
     if luck >= probability:
         return images, targets
     half_height, half_width = (round(size * cut**0.5 / 2) for size in (height, width))
@@ -176,11 +183,6 @@ class Augment:
             (one.apply, strength) for one, strength in chosen if isinstance(one, Mixture)
         ]
 
-    @property
-    def is_mixing(self) -> bool:
-        """Whether targets are shares of the classes, (N,K), instead of labels, (N,)."""
-        return bool(self.mixtures)
-
     def __call__(
         self, images: Tensor, labels: Tensor, generator: Generator | None
     ) -> tuple[Tensor, Tensor]:
@@ -203,7 +205,7 @@ def step_generator(*numbers: int) -> Generator:
 
 
 def mixed_seed(*numbers: int) -> int:
-    """Return a seed that depends on these numbers alone, and on each of them."""
+    """Return a seed that depends on these numbers alone; zeros at the end do not count."""
     state = np.random.SeedSequence(numbers).generate_state(1, np.uint64)
     return int(state[0]) >> 1
 
@@ -230,7 +232,7 @@ def _inside(boxes: Tensor, images: Tensor) -> Tensor:
     Shapes: boxes (N,4) int64; result (N,1,H,W) bool, on the device of the images.
     """
     height, width = images.shape[2:]
-    top, left, bottom, right = send(boxes, images.device)[:, :, None].unbind(1)
+    top, left, bottom, right = to_device(boxes, images.device)[:, :, None].unbind(1)
     y, x = (torch.arange(size, device=images.device) for size in (height, width))
     rows, columns = (y >= top) & (y < bottom), (x >= left) & (x < right)
     return rows[:, None, :, None] & columns[:, None, None, :]
@@ -245,6 +247,6 @@ def _apply_one_each(images: Tensor, strengths: Tensor, generator: Generator) -> 
     for index, operation in enumerate(OPERATIONS.values()):
         mine = (chosen == index).nonzero()[:, 0]
         if len(mine):
-            where = send(mine, images.device)
+            where = to_device(mine, images.device)
             result[where] = operation(images[where], (strengths * signs)[mine])
     return result

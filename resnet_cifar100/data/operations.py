@@ -14,7 +14,7 @@ from torch import Tensor
 _FIXED_POINT = 1 << 16  # Pillow's: 16 bits after the point
 
 
-def send(tensor: Tensor, device: torch.device) -> Tensor:
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     """Return a CPU tensor on `device`; where that is a GPU, without waiting for its other work."""
     if device.type != "cuda":
         return tensor.to(device)
@@ -30,7 +30,7 @@ def affine(images: Tensor, matrices: Tensor) -> Tensor:
     channels, height, width = images.shape[1:]
     a, b, c, d, e, f = matrices.unbind(1)
     middle = torch.stack([a, b, c + a / 2 + b / 2, d, e, f + d / 2 + e / 2])  # of the first pixel
-    a, b, c, d, e, f = send((middle * _FIXED_POINT + 0.5).floor().long(), images.device)
+    a, b, c, d, e, f = to_device((middle * _FIXED_POINT + 0.5).floor().long(), images.device)
     y, x = torch.meshgrid(
         torch.arange(height, device=images.device),
         torch.arange(width, device=images.device),
@@ -95,13 +95,13 @@ def histogram(images: Tensor) -> Tensor:
 
 def solarize(images: Tensor, thresholds: Tensor) -> Tensor:
     """Invert the values that are not below the threshold of their image, (N,) on the CPU."""
-    limits = send(thresholds, images.device).view(-1, 1, 1, 1)
+    limits = to_device(thresholds, images.device).view(-1, 1, 1, 1)
     return torch.where(images < limits, images, 255 - images)
 
 
 def posterize(images: Tensor, bits: Tensor) -> Tensor:
     """Keep the highest bits of each value alone: `bits` (N,) int64 of them, 1 to 8, on the CPU."""
-    masks = send((256 - 2 ** (8 - bits)).to(torch.uint8), images.device)
+    masks = to_device((256 - 2 ** (8 - bits)).to(torch.uint8), images.device)
     return images & masks.view(-1, 1, 1, 1)
 
 
@@ -143,7 +143,7 @@ def _grey(images: Tensor) -> Tensor:
 def _blend(other: Tensor, images: Tensor, factors: Tensor) -> Tensor:
     """Go from `other` towards `images` by the factors (N,), which may lead beyond."""
     start = other.float()
-    factor = send(factors.float(), images.device).view(-1, 1, 1, 1)
+    factor = to_device(factors.float(), images.device).view(-1, 1, 1, 1)
     return (start + factor * (images.float() - start)).clamp(0, 255).to(torch.uint8)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from resnet_cifar100.constants import FINE_TO_COARSE, IMAGE_SIZE
-from resnet_cifar100.errors import DataError
+from resnet_cifar100.storage import write_durably
 
 Floats = npt.NDArray[np.floating]  # float32 throughout
 Shape = Callable[[Floats, Floats], Floats]
@@ -267,29 +267,23 @@ def _meta() -> dict[bytes, object]:
     }
 
 
-def _save(path: Path, content: dict[bytes, object]) -> None:
-    """Pickle to a new file and wait until the disk has it."""
-    with path.open("xb") as file:
-        pickle.dump(content, file, protocol=PICKLE_PROTOCOL)
-        file.flush()
-        os.fsync(file.fileno())
-
-
 def write_synthetic(
     folder: Path, *, seed: int = 0, train_per_class: int = 500, test_per_class: int = 100
 ) -> None:
     """Write `folder` with the files train, test and meta; it appears whole or not at all.
 
-    The same arguments give the same bytes on the same numpy. A folder that exists is a DataError
-    and stays as it is.
+    The same arguments give the same bytes on the same numpy. A folder that holds something stays
+    as it is.
+
+    Raises:
+        OSError: where the folder cannot be made, or holds something.
     """
-    if folder.exists():
-        raise DataError(f"{folder} already exists; remove it or name another folder")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
         unfinished = Path(temporary) / folder.name
         unfinished.mkdir()
-        for split, per_class in zip(SPLITS, (train_per_class, test_per_class), strict=True):
-            _save(unfinished / split, _split(split, per_class, seed))
-        _save(unfinished / "meta", _meta())
+        files = {"train": _split("train", train_per_class, seed), "meta": _meta()}
+        files["test"] = _split("test", test_per_class, seed)
+        for name, content in files.items():
+            write_durably(unfinished / name, pickle.dumps(content, PICKLE_PROTOCOL))
         os.replace(unfinished, folder)

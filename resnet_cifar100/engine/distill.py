@@ -49,7 +49,7 @@ def load_teacher(config: Config, runtime: Runtime, title: str) -> Teacher | None
             f"got {config.teacher}"
         )
     bundle = load_bundle(config.teacher)
-    theirs = Config.from_json(bundle.provenance["config"])
+    theirs = bundle.config
     if bundle.provenance["dataset"] != title:
         raise ConfigError(f"--teacher must be trained on {title}, as this run is")
     if config.val_size > theirs.val_size:
@@ -74,7 +74,8 @@ def dkd_loss(logits: Tensor, taught: Tensor, labels: Tensor, temperature: float)
     """Return the two parts of the same, weighed apart: the target, and the classes besides it.
 
     Decoupled knowledge distillation, Zhao et al. 2022, https://arxiv.org/abs/2203.08679. What a
-    teacher that is sure of the target thinks of the others would hardly count otherwise.
+    teacher that is sure of the target thinks of the others would hardly count otherwise. The
+    authors add it to the whole cross entropy, over the first 20 epochs by and by.
     """
     target = labels[:, None]
     is_target = torch.zeros_like(logits, dtype=torch.bool).scatter_(1, target, True)

@@ -17,6 +17,7 @@ from resnet_cifar100.errors import ConfigError, DataError
 
 EVAL_BATCH_SIZE = 500
 SplitName = Literal["test", "val", "train"]
+Batch = tuple[Tensor, Tensor]
 
 
 def load_split(
@@ -47,7 +48,7 @@ def load_split(
     return dataset, split
 
 
-def eval_batches(split: Split) -> Iterator[tuple[Tensor, Tensor]]:
+def eval_batches(split: Split) -> Iterator[Batch]:
     """Yield the whole split in order: images (N,3,32,32) uint8, labels (N,)."""
     yield from zip(
         split.images.split(EVAL_BATCH_SIZE), split.labels.split(EVAL_BATCH_SIZE), strict=True
@@ -61,12 +62,16 @@ def with_mirror(predict: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tenso
 
 @torch.inference_mode()
 def evaluate(
-    predict: Callable[[Tensor], Tensor], split: Split, after_batch: Callable[[], object] = bool
+    predict: Callable[[Tensor], Tensor],
+    split: Split,
+    between: Callable[[Iterator[Batch]], Iterator[Batch]] = iter,
 ) -> Metrics:
-    """Measure `predict`, uint8 images (N,3,32,32) -> logits (N,K), over a split."""
+    """Measure `predict`, uint8 images (N,3,32,32) -> logits (N,K), over a split.
+
+    `between` passes the batches on, and may do something between them.
+    """
     sums = MetricSums(split.labels.device)
-    for images, labels in eval_batches(split):
+    for images, labels in between(eval_batches(split)):
         logits = predict(images).float()
         sums.update(F.cross_entropy(logits, labels, reduction="none"), logits, labels)
-        after_batch()
     return sums.compute()

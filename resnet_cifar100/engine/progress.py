@@ -6,7 +6,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from resnet_cifar100.engine.state import TrainState
 
 
-class EpochProgress:
+class RunProgress:
     """A bar over all steps of the run, with epoch, loss, learning rate, images/s and time left."""
 
     def __init__(self, state: TrainState, console: Console) -> None:

@@ -91,7 +91,10 @@ def load_record(folder: Path) -> RunRecord:
         _check(record)
         return record
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{folder} does not hold the record of a run ({error})") from error
+        raise CheckpointError(
+            f"{folder} does not hold the record of a run ({error}); those below checkpoints/ and "
+            "records/ do"
+        ) from error
 
 
 def _check(record: RunRecord) -> None:

@@ -10,16 +10,15 @@ from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
 
-from resnet_cifar100.engine.progress import EpochProgress
+from resnet_cifar100.engine.progress import RunProgress
 from resnet_cifar100.engine.record import Row, RunRecord, load_record
 from resnet_cifar100.engine.report import render_markdown
 from resnet_cifar100.engine.schedule import lr_at
-from resnet_cifar100.engine.state import TrainState
+from resnet_cifar100.engine.state import TrainState, non_finite
 from resnet_cifar100.errors import (
     CheckpointError,
     ConfigError,
     InterruptedRunError,
-    NonFiniteError,
 )
 from resnet_cifar100.models.summary import summarize
 from resnet_cifar100.parallel import is_main_process
@@ -47,7 +46,7 @@ class RunLog:
             status="running",
             history=state.history,
         )
-        self.progress = EpochProgress(state, console)
+        self.progress = RunProgress(state, console)
         self.tensorboard = None
         if state.config.tensorboard and is_main_process():
             self.tensorboard = _tensorboard_writer(run_dir, state)
@@ -135,10 +134,7 @@ class RunLog:
         losses = state.losses.read(first - epoch_start, state.step - epoch_start)
         for step, loss in enumerate(losses, start=first):
             if not math.isfinite(loss):
-                raise NonFiniteError(
-                    f"the loss is {loss} at step {step}, so training stopped; the last good "
-                    "training state is kept. A lower --lr or --grad-clip-norm 1 may help."
-                )
+                raise non_finite(f"the loss is {loss}", step)
         return losses
 
     def epoch(self, row: Row) -> None:

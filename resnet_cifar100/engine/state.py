@@ -132,10 +132,7 @@ class TrainState:
         """
         tensors = [t for t in self.model.state_dict().values() if t.is_floating_point()]
         if not math.isfinite(torch.stack([t.abs().max() for t in tensors]).max().item()):
-            raise NonFiniteError(
-                f"a weight is no longer a finite number at step {self.step}, so training stopped; "
-                "the last good training state is kept"
-            )
+            raise non_finite("a weight is no longer a finite number", self.step)
 
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
         """Take over what `tensors` returned.
@@ -189,6 +186,14 @@ def create_state(
         teacher=teacher,
         losses=EpochLosses(len(loader), runtime.device),
         history=History(),
+    )
+
+
+def non_finite(what: str, step: int) -> NonFiniteError:
+    """Return the error for what was found to be NaN or infinite."""
+    return NonFiniteError(
+        f"{what} at step {step}, so training stopped; the last good training state is kept. A "
+        "lower --lr or --grad-clip-norm 1 may help."
     )
 
 

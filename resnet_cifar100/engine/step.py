@@ -10,8 +10,7 @@ from torch.nn.utils import clip_grad_norm_
 from resnet_cifar100.data.augment import mixed_seed
 from resnet_cifar100.engine.sam import at_the_worst_place_nearby
 from resnet_cifar100.engine.schedule import image_size_at, lr_scale_at
-from resnet_cifar100.engine.state import TrainState
-from resnet_cifar100.errors import NonFiniteError
+from resnet_cifar100.engine.state import TrainState, non_finite
 from resnet_cifar100.parallel import highest_of_all_processes, rank, world_size
 
 
@@ -22,8 +21,9 @@ def train_step(state: TrainState, images: Tensor, targets: Tensor) -> None:
     for optimizer in state.optimizers:
         for group in optimizer.param_groups:
             _set_lr(group, lr_scale * group["initial_lr"])
-    # What the network draws, as for dropout, is a function of the step and the process alone.
-    torch.manual_seed(mixed_seed(state.config.seed, state.step, rank()))
+    # What the network draws, as for dropout, depends on the step and the process alone. No seed of
+    # an augmentation has five numbers: their draws have nothing in common.
+    torch.manual_seed(mixed_seed(state.config.seed, state.step, rank(), 0, 1))
     if graph := state.graphs.get(image_size):
         loss, logits = graph.replay(images, targets)
     else:
@@ -70,11 +70,7 @@ def _refuse_non_finite(state: TrainState, loss: Tensor) -> None:
     is_finite = bool(loss.isfinite() & largest.isfinite().all())
     if highest_of_all_processes(int(not is_finite)):
         what = "a gradient or a norm is not finite"
-        raise NonFiniteError(
-            f"{what if loss.isfinite() else f'the loss is {loss.item()}'} at step {state.step}, so "
-            "training stopped; the last good training state is kept. A lower --lr or "
-            "--grad-clip-norm 1 may help."
-        )
+        raise non_finite(what if loss.isfinite() else f"the loss is {loss.item()}", state.step)
 
 
 def _backward(

@@ -31,7 +31,6 @@ from resnet_cifar100.parallel import (
     from_main_process,
     is_main_process,
     is_under_torchrun,
-    local_device,
     process_group,
 )
 from resnet_cifar100.runtime import Runtime, choose_device, create_runtime
@@ -48,11 +47,14 @@ def fit(config: Config, dataset: Dataset, run_dir: Path, console: Console) -> Ru
         weights blow up; the last good state stays on disk. InterruptedRunError: after Ctrl-C or
         SIGTERM, or before the time is up, once the state is saved.
     """
-    with process_group(local_device(choose_device(config.device)), config.batch_size):
+    with process_group(choose_device(config.device), config.batch_size):
         # Another machine may lack the run's folder, and so its settings, or the data set.
         config, run_dir, title = from_main_process((config, run_dir, dataset.title))
         if dataset.title != title:
-            raise DataError(f"the main process trains on {title}, this one has {dataset.title}")
+            raise DataError(
+                f"the main process trains on {title}, this one has {dataset.title}: --data-dir has "
+                "to name a folder with the same on every machine"
+            )
         return _fit(config, create_runtime(config), dataset, run_dir, console)
 
 
@@ -218,9 +220,9 @@ def _evaluate_in_main_process(
 ) -> Metrics:
     """Return to every process what the main one measures; all can be stopped on the way."""
     if predict and is_main_process():
-        return from_main_process(evaluate(predict, split, stop.poll))
-    for _ in eval_batches(split):
-        stop.poll()
+        return from_main_process(evaluate(predict, split, stop.between))
+    for _ in stop.between(eval_batches(split)):
+        pass
     return from_main_process(Metrics(math.nan, math.nan, math.nan))
 
 

@@ -1,7 +1,6 @@
 """The card of an exported file: what it answers, weighs and costs beside the network it is of."""
 
 from resnet_cifar100.bundle import Bundle
-from resnet_cifar100.config import Config
 from resnet_cifar100.engine.report import SYNTHETIC_WARNING, code, markdown_table, plain
 from resnet_cifar100.export.forms import BATCH_SIZE, ROUNDS, Comparison
 from resnet_cifar100.export.quantize import CALIBRATION_IMAGES
@@ -54,7 +53,7 @@ def comparison_text(comparison: Comparison) -> str:
 
 
 def _render(bundle: Bundle, comparison: Comparison, form: str, how: list[str]) -> str:
-    config, stamp = Config.from_json(bundle.provenance["config"]), environment()
+    config, stamp = bundle.config, environment()
     title = bundle.provenance["dataset"]
     return "\n".join(
         [

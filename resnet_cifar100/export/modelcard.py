@@ -1,7 +1,6 @@
 """The README.md of a published network: the Hub's metadata, then what a reader should know."""
 
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,14 @@ from huggingface_hub import (
 
 from resnet_cifar100.bundle import Bundle
 from resnet_cifar100.config import Config
-from resnet_cifar100.engine.report import SYNTHETIC_WARNING, code, markdown_table, part_table, plain
+from resnet_cifar100.engine.report import (
+    SYNTHETIC_WARNING,
+    code,
+    duration,
+    markdown_table,
+    part_table,
+    plain,
+)
 from resnet_cifar100.export.card import comparison_text
 from resnet_cifar100.export.forms import Comparison
 from resnet_cifar100.models.summary import count_parameters
@@ -37,7 +43,7 @@ def render_model_card(
 
     `measured` are the network and its ONNX files. Figures are shown where there is a report.
     """
-    config = Config.from_json(bundle.provenance["config"])
+    config = bundle.config
     title = plain(bundle.provenance["dataset"])
     parts = [
         f"---\n{_metadata(bundle, repo, measured).to_yaml()}\n---\n",
@@ -115,7 +121,7 @@ def _top1(bundle: Bundle, measured: Comparison | None) -> float:
 
 
 def _results(bundle: Bundle, measured: Comparison | None) -> str:
-    found, config = bundle.provenance["metrics"], Config.from_json(bundle.provenance["config"])
+    found, config = bundle.provenance["metrics"], bundle.config
     if "chosen_by" not in found:
         return "This run was not finished, so there are no results.\n"
     split = f"{plain(bundle.provenance['dataset'])}, test images"
@@ -172,7 +178,7 @@ def _training(bundle: Bundle, config: Config) -> str:
         else "nothing: the last epoch counts",
         "Recipe": f"{code(config.recipe)}, up to {config.epochs} epochs of {config.batch_size}, "
         f"{plain(config.optimizer)}, seed {config.seed}",
-        "Time to these weights": str(timedelta(seconds=round(seconds))) if seconds else "?",
+        "Time to these weights": duration(seconds) if seconds else "?",
         "On": f"{plain(' '.join(stamp.get('runtime') or [stamp.get('cpu', '?')]))} torch "
         f"{plain(stamp.get('torch', '?'))}.",
         "Command": code(stamp.get("command", "?")),

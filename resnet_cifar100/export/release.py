@@ -18,7 +18,6 @@ from huggingface_hub import SpaceCard
 from resnet_cifar100 import __version__
 from resnet_cifar100.analysis.analyze import Options, analyze
 from resnet_cifar100.bundle import Bundle, describe, load_bundle, without_folders
-from resnet_cifar100.config import Config
 from resnet_cifar100.errors import CheckpointError, ExportError
 from resnet_cifar100.export.files import Say, has_data, write_card, write_int8, write_onnx
 from resnet_cifar100.export.modelcard import has_results, render_eval_results, render_model_card
@@ -68,7 +67,7 @@ def write_model_folder(
     """
     whole = load_bundle(checkpoint)
     bundle = without_folders(whole)
-    data_dir = data_dir or Config.from_json(whole.provenance["config"]).data_dir
+    data_dir = data_dir or whole.config.data_dir
     for name in ("LICENSE", "huggingface_app"):
         _beside_package(name)  # before minutes of work
     with _new_folder(folder) as new:

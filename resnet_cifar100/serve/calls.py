@@ -27,7 +27,7 @@ class _Session:
         self.pending = 0
         self.messages: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self.is_streaming = False
-        self.touched = time.monotonic()
+        self.started = time.monotonic()
 
 
 class Calls:
@@ -78,10 +78,10 @@ class Calls:
         yield 'data: {"msg": "close_stream", "event_id": null}\n\n'
 
     def sweep(self) -> None:
-        """Forget the sessions that nobody has asked about for their time."""
+        """Forget the sessions begun a minute ago whose answers nobody fetches."""
         now = time.monotonic()
         for name, session in list(self._sessions.items()):
-            if not session.is_streaming and now - session.touched > SECONDS:
+            if not session.is_streaming and now - session.started > SECONDS:
                 del self._sessions[name]
 
     async def _finish(

@@ -115,7 +115,7 @@ def bundle(run) -> Bundle:
 
 @pytest.fixture(scope="module")
 def dataset(bundle) -> Dataset:
-    return load_dataset(Config.from_json(bundle.provenance["config"]))
+    return load_dataset(bundle.config)
 
 
 @pytest.fixture(scope="module")
@@ -208,7 +208,7 @@ def test_the_tables_are_those_of_scikit_learn(report, stored, dataset):
 
 
 def test_the_temperature_is_fitted_on_val_and_never_on_test(metrics, report, bundle, dataset):
-    _, val = training_splits(dataset, Config.from_json(bundle.provenance["config"]))
+    _, val = training_splits(dataset, bundle.config)
     fitted, on_test = (
         fit_temperature(bundle.logits(split.images).clone(), split.labels)
         for split in (val, dataset.test)
@@ -268,7 +268,7 @@ def test_without_images_no_picture_is_left_either(report, bare_run, tmp_path):
 
 def test_the_val_images_are_those_that_the_run_held_out(run, bundle, dataset, tmp_path):
     assert analyze(run, tmp_path, "--split", "val", *QUICK) == 0
-    _, val = training_splits(dataset, Config.from_json(bundle.provenance["config"]))
+    _, val = training_splits(dataset, bundle.config)
     with np.load(tmp_path / "predictions.npz", allow_pickle=False) as file:
         assert np.array_equal(file["labels"], val.labels)
         assert np.allclose(file["logits"], bundle.logits(val.images), atol=1e-5)

@@ -8,13 +8,14 @@ from hypothesis import strategies as st
 from resnet_cifar100.analysis.predictions import Predictions, predict_split
 from resnet_cifar100.bundle import Bundle, Calibration
 from resnet_cifar100.config import ModelConfig
-from resnet_cifar100.constants import COARSE_NAMES, FINE_NAMES, FINE_TO_COARSE
+from resnet_cifar100.constants import FINE_TO_COARSE
 from resnet_cifar100.data.loader import Split
 from resnet_cifar100.data.transforms import Preprocess
 from resnet_cifar100.engine.evaluate import EVAL_BATCH_SIZE
 from resnet_cifar100.errors import CheckpointError
 from resnet_cifar100.models.factory import create_model
 from tests import reference
+from tests.names import COARSE_NAMES, FINE_NAMES
 
 
 def drawn(count: int = 300, classes: int = 10, temperature: float = 1.7) -> Predictions:

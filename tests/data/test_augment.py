@@ -99,7 +99,7 @@ def test_a_mixture_comes_after_the_changes_of_single_images() -> None:
 def test_nothing_named_is_nothing_done() -> None:
     images, labels = noise(4), torch.tensor([5, 99, 0, 7])
     assert same(outcome(images=images, labels=labels), (images, labels))
-    assert not Augment([]).is_mixing
+    assert not Augment([]).mixtures
 
 
 @pytest.mark.parametrize("side", [1, 6, 17])
@@ -150,7 +150,7 @@ def test_an_unknown_name_is_told_the_known_ones(name: str) -> None:
 def test_without_a_mixture_targets_stay_labels(kind: str) -> None:
     labels = torch.tensor([5, 99, 0, 7])
     _, targets = outcome(kind, images=noise(4), labels=labels)
-    assert not Augment([kind]).is_mixing
+    assert not Augment([kind]).mixtures
     assert targets.dtype == torch.int64
     assert torch.equal(targets, labels)
 
@@ -158,7 +158,7 @@ def test_without_a_mixture_targets_stay_labels(kind: str) -> None:
 @pytest.mark.parametrize("names", [("mixup",), ("cutmix:1",), ("cutout", "cutmix", "mixup")])
 def test_with_a_mixture_targets_are_shares_of_the_classes(names: tuple[str, ...]) -> None:
     images, labels = noise(32), torch.arange(32) * 3
-    assert Augment(names).is_mixing
+    assert Augment(names).mixtures
     for seed in range(8):
         _, targets = outcome(*names, images=images, labels=labels, seed=seed)
         assert targets.shape == (32, 100)

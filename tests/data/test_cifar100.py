@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from resnet_cifar100.config import Config
-from resnet_cifar100.constants import COARSE_NAMES, FINE_NAMES, FINE_TO_COARSE, FOLDER, MEMBERS
+from resnet_cifar100.constants import FINE_TO_COARSE, FOLDER, MEMBERS, FileFacts
 from resnet_cifar100.data import cifar100, synthetic
 from resnet_cifar100.data.cifar100 import (
     SYNTHETIC_FOLDER,
@@ -24,6 +24,7 @@ from resnet_cifar100.data.cifar100 import (
     training_splits,
 )
 from resnet_cifar100.errors import DataError
+from tests.names import COARSE_NAMES, FINE_NAMES
 
 NOWHERE = "http://127.0.0.1:9/cifar-100-python.tar.gz"  # the discard port: refused at once
 
@@ -213,8 +214,7 @@ def test_the_environment_names_a_second_place(folder, tmp_path, monkeypatch):
     facts = {}
     for name in MEMBERS:
         content = (folder / name).read_bytes()
-        sums = hashlib.md5(content).hexdigest(), hashlib.sha256(content).hexdigest()
-        facts[name] = type(MEMBERS["train"])(len(content), *sums)
+        facts[name] = FileFacts(len(content), hashlib.sha256(content).hexdigest())
     monkeypatch.setattr(cifar100, "MEMBERS", facts)
     assert find_cifar100(tmp_path / "empty") is None
     monkeypatch.setenv("CIFAR100_DIR", str(folder))

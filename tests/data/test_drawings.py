@@ -3,10 +3,10 @@ from PIL import Image
 
 from resnet_cifar100.bundle import load_bundle
 from resnet_cifar100.config import SHIPPED_MODEL
-from resnet_cifar100.constants import FINE_NAMES
 from resnet_cifar100.data.drawings import DRAWINGS, write_drawings
 from resnet_cifar100.data.images import load_image
 from tests.conftest import REPOSITORY
+from tests.names import FINE_NAMES
 
 
 def test_the_drawings_are_pictures_and_always_the_same(tmp_path):

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from resnet_cifar100.bundle import Bundle, load_bundle, save_bundle
 from resnet_cifar100.config import Config
-from resnet_cifar100.constants import COARSE_NAMES, FINE_NAMES, FINE_TO_COARSE
+from resnet_cifar100.constants import FINE_TO_COARSE
 from resnet_cifar100.data.cifar100 import training_splits
 from resnet_cifar100.data.loader import TrainLoader
 from resnet_cifar100.data.transforms import Preprocess
@@ -24,6 +24,7 @@ from resnet_cifar100.errors import CheckpointError, ConfigError
 from resnet_cifar100.models.factory import create_model
 from resnet_cifar100.runtime import create_runtime
 from tests.engine.test_resume import StoppedError, fingerprint, stop_at
+from tests.names import COARSE_NAMES, FINE_NAMES
 
 TEMPERATURES = [0.5, 1.0, 4.0]
 

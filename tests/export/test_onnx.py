@@ -98,10 +98,11 @@ def test_a_file_that_is_not_one_is_refused(exported, tmp_path):
 def test_images_of_another_size_are_resized_inside(images, tmp_path):
     from resnet_cifar100.bundle import Bundle
     from resnet_cifar100.config import ModelConfig
-    from resnet_cifar100.constants import COARSE_NAMES, FINE_NAMES, FINE_TO_COARSE
+    from resnet_cifar100.constants import FINE_TO_COARSE
     from resnet_cifar100.data.transforms import Preprocess
     from resnet_cifar100.models.factory import create_model
     from resnet_cifar100.serve.networks import TorchNetwork
+    from tests.names import COARSE_NAMES, FINE_NAMES
 
     torch.manual_seed(0)
     config = ModelConfig(name="resnet20v2", dropout=0.1, image_size=24)

@@ -15,12 +15,13 @@ import torch
 
 from resnet_cifar100.bundle import Bundle
 from resnet_cifar100.config import Config, ModelConfig
-from resnet_cifar100.constants import COARSE_NAMES, FINE_NAMES, FINE_TO_COARSE
+from resnet_cifar100.constants import FINE_TO_COARSE
 from resnet_cifar100.data.cifar100 import load_dataset
 from resnet_cifar100.data.transforms import Preprocess
 from resnet_cifar100.engine.state import TrainState
 from resnet_cifar100.models.factory import create_model
 from tests.engine.test_checkpoint import state_at
+from tests.names import COARSE_NAMES, FINE_NAMES
 
 FIGURES = pytest.StashKey[list[tuple[str, str]]]()
 SMALL = ModelConfig(name="resnet8x4_s2", width=0.25, image_size=16, dropout=0.0)

@@ -9,12 +9,12 @@ from PIL import Image
 
 from resnet_cifar100.bundle import load_bundle
 from resnet_cifar100.config import SHIPPED_MODEL
-from resnet_cifar100.constants import FINE_NAMES
 from resnet_cifar100.data.images import load_image
 from resnet_cifar100.errors import ImageError
 from resnet_cifar100.serve.predictor import MAX_BATCH, Predictor, Scores
 from tests.conftest import REPOSITORY
 from tests.data.images.pictures import encode, picture, png
+from tests.names import FINE_NAMES
 
 CLOSE = 1e-4  # a batch of another size takes other kernels, which round differently
 

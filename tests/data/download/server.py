@@ -20,9 +20,7 @@ Entry = tuple[tarfile.TarInfo, bytes]
 
 
 def facts_of(content: bytes) -> FileFacts:
-    return FileFacts(
-        len(content), hashlib.md5(content).hexdigest(), hashlib.sha256(content).hexdigest()
-    )
+    return FileFacts(len(content), hashlib.sha256(content).hexdigest())
 
 
 def entry(name: str, content: bytes = b"", **fields: object) -> Entry:
