@@ -124,8 +124,8 @@ def _augment(record: RunRecord) -> Iterator[Advice]:
     evidence = (
         f"In the last epoch {train:.2%} of the training images were recognised, {rest} of the "
         f"{record.history.held_out} images: more variety is what gains most then, in this "
-        "project's ablation of 50 epochs. `--augment` goes further than crop and flip: TrivialAugment, "
-        "CutMix, Cutout, Mixup and others."
+        "project's ablation of 50 epochs. `--augment` goes further than crop and flip: "
+        "TrivialAugment, CutMix, Cutout, Mixup and others."
     )
     yield Advice("Enhanced augmentation", evidence, " ".join(flags))
 
