@@ -12,6 +12,7 @@ not: the product of two polynomials of degree 2 has the coefficients c0 to c4, a
 padding wants c1, c2 and c3, and modulo t^4 - 1 only c0 and c4 fall together.
 """
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -34,8 +35,8 @@ class SmallMapConv2d(nn.Conv2d):
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(in_channels, out_channels, 3, padding=1, bias=False)
         for name, matrix in (("cyclic", CYCLIC), ("cyclic_inverse", CYCLIC_INVERSE)):
-            one_way = torch.tensor(matrix)  # both ways at once: rows and columns of the map
-            self.register_buffer(name, torch.kron(one_way, one_way), persistent=False)
+            both_ways = np.kron(matrix, matrix)  # at once: rows and columns of the map
+            self.register_buffer(name, torch.tensor(both_ways, dtype=torch.float32), False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N,C,S,S) -> (N,D,S,S); in evaluation, on a GPU and on larger maps, the library's."""
