@@ -1,6 +1,6 @@
 """The web app under load and under attack, over HTTP on this machine.
 
-    python -m benchmarks.serving [--only known,load,hostile] [--minutes 5] [--out FOLDER]
+    python -m benchmarks.serving [--only known load hostile] [--minutes 5] [--out FOLDER]
 
 known:   the 10,000 test images as PNG files, one after another: latency, accuracy of the app.
 load:    32 clients at once, one request in ten hostile; every reply compared with the lone reply.

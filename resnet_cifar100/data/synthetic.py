@@ -282,8 +282,9 @@ def write_synthetic(
     with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
         unfinished = Path(temporary) / folder.name
         unfinished.mkdir()
-        files = {"train": _split("train", train_per_class, seed), "meta": _meta()}
-        files["test"] = _split("test", test_per_class, seed)
+        counts = zip(SPLITS, (train_per_class, test_per_class), strict=True)
+        files = {split: _split(split, per_class, seed) for split, per_class in counts}
+        files["meta"] = _meta()
         for name, content in files.items():
             write_durably(unfinished / name, pickle.dumps(content, PICKLE_PROTOCOL))
         os.replace(unfinished, folder)
