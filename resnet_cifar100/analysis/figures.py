@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -12,6 +13,7 @@ from resnet_cifar100.engine.advice import held_out_top1
 from resnet_cifar100.engine.record import RunRecord
 
 CURVES_SIZE = (12.0, 6.8)
+FEW_EPOCHS = 20  # of which each is marked
 
 
 def save_curves(record: RunRecord, path: Path) -> None:
@@ -32,16 +34,18 @@ def draw_curves(figure: Figure, record: RunRecord) -> None:
 
 
 def draw_comparison(figure: Figure, groups: Sequence[tuple[str, Sequence[RunRecord]]]) -> None:
-    """Draw held-out accuracy over epochs and over time; the runs of a group share a colour."""
+    """Draw held-out accuracy over epochs and over time: a line a group, the mean of its runs."""
     by_epoch, by_time = figure.subplots(1, 2, sharey=True)
     for index, (name, records) in enumerate(groups):
-        for record in records:
-            top1 = [100 * value for value in held_out_top1(record)]
-            minutes = [row["train_seconds"] / 60 for row in record.history.epochs]
-            label = name if record is records[0] else None
-            style = {"color": f"C{index % 4}", "ls": ("-", "--", ":", "-.")[index // 4 % 4]}
-            by_epoch.plot(_ends(record), top1, "o", ms=3, label=label, **style)
-            by_time.plot(minutes, top1, "o", ms=3, **style)
+        shared = min(len(record.history.epochs) for record in records)
+        top1 = np.mean([held_out_top1(record)[:shared] for record in records], axis=0)
+        seconds = np.mean(
+            [[row["train_seconds"] for row in r.history.epochs[:shared]] for r in records], axis=0
+        )
+        style = {"color": f"C{index % 4}", "ls": ("-", "--", ":", "-.")[index // 4 % 4]}
+        style["marker"] = "o" if shared <= FEW_EPOCHS else ""
+        by_epoch.plot(_ends(records[0])[:shared], 100 * top1, ms=3, label=name, **style)
+        by_time.plot(seconds / 60, 100 * top1, ms=3, **style)
     every = [record for _, records in groups for record in records]
     _epoch_axis(by_epoch, every, "Held-out top-1 by epoch", "top-1, %")
     by_time.set_title("and by training time")
