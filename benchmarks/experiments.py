@@ -24,7 +24,7 @@ from benchmarks.trainings import TABLES, Experiment
 from resnet_cifar100.analysis.compare import HEAD, Group, Run, compare, group_rows, mean_and_spread
 from resnet_cifar100.cli.screen import say
 from resnet_cifar100.engine.record import RunRecord, load_record
-from resnet_cifar100.engine.report import SYNTHETIC_WARNING, code, markdown_table
+from resnet_cifar100.markdown import SYNTHETIC_WARNING, code, markdown_table
 from resnet_cifar100.storage import replace_file
 
 ROOT = Path(__file__).resolve().parents[1]

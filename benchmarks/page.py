@@ -18,7 +18,7 @@ import torch
 
 from resnet_cifar100.cli.screen import say
 from resnet_cifar100.config import Config
-from resnet_cifar100.engine.report import markdown_table
+from resnet_cifar100.markdown import markdown_table
 from resnet_cifar100.recipes import RECIPES
 from resnet_cifar100.runtime import create_runtime, environment
 from resnet_cifar100.storage import replace_file

@@ -18,14 +18,8 @@ from resnet_cifar100.analysis.material import Figures, clear_report
 from resnet_cifar100.analysis.webpage import render_page
 from resnet_cifar100.engine.advice import held_out_top1, top1_gap
 from resnet_cifar100.engine.record import RunRecord, load_record
-from resnet_cifar100.engine.report import (
-    SYNTHETIC_WARNING,
-    code,
-    duration,
-    markdown_table,
-    plain,
-)
 from resnet_cifar100.errors import CheckpointError, ConfigError
+from resnet_cifar100.markdown import SYNTHETIC_WARNING, code, duration, markdown_table, plain
 from resnet_cifar100.storage import replace_file
 
 # Neither the seed nor these make a different experiment of a run.

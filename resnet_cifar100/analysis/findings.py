@@ -9,7 +9,7 @@ from resnet_cifar100.analysis.calibration import calibration_error
 from resnet_cifar100.analysis.predictions import Predictions
 from resnet_cifar100.analysis.scores import class_scores, confused_pairs
 from resnet_cifar100.engine.advice import Advice
-from resnet_cifar100.engine.report import plain
+from resnet_cifar100.markdown import plain
 
 MISCALIBRATED = 0.05  # expected calibration error
 ENOUGH_IMAGES = 2000  # for that error: of a perfect network it is 4% on 500, and less on more

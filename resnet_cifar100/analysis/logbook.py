@@ -4,8 +4,8 @@ from datetime import date
 from pathlib import Path
 
 from resnet_cifar100.analysis.figures import save_curves
+from resnet_cifar100.engine.log_page import render_markdown
 from resnet_cifar100.engine.record import load_record
-from resnet_cifar100.engine.report import render_markdown
 from resnet_cifar100.errors import CheckpointError, ConfigError
 from resnet_cifar100.storage import replace_file
 

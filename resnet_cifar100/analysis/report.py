@@ -11,19 +11,15 @@ from resnet_cifar100.analysis.findings import (
 )
 from resnet_cifar100.analysis.material import Figures, Material
 from resnet_cifar100.engine.advice import advise, top1_gap
-from resnet_cifar100.engine.report import (
-    SYNTHETIC_WARNING,
+from resnet_cifar100.engine.log_page import (
     analysis,
-    code,
-    duration,
     environment_tables,
     epoch_table,
-    markdown_table,
     part_table,
-    plain,
     recommendations,
     settings_table,
 )
+from resnet_cifar100.markdown import SYNTHETIC_WARNING, code, duration, markdown_table, plain
 from resnet_cifar100.models.summary import summarize
 
 

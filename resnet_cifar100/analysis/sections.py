@@ -20,7 +20,7 @@ from resnet_cifar100.analysis.scores import (
     likely_label_errors,
     risk_coverage,
 )
-from resnet_cifar100.engine.report import markdown_table, plain
+from resnet_cifar100.markdown import markdown_table, plain
 
 PAIRS = 12  # in the table of confused pairs; half of them are shown
 HIGHEST_LOSSES = 24

@@ -82,8 +82,8 @@ def log(runs: tyro.conf.Positional[tuple[Path, ...]], write: bool = False) -> No
         write: Write each to README.md in its folder instead.
     """
     from resnet_cifar100.analysis.logbook import write_page
+    from resnet_cifar100.engine.log_page import render_markdown
     from resnet_cifar100.engine.record import load_record
-    from resnet_cifar100.engine.report import render_markdown
 
     if not runs:
         raise ConfigError("name at least one folder of a run, under checkpoints/ or records/")

@@ -118,7 +118,7 @@ def _recipe(name: str | None, argv: Sequence[str]) -> Config:
 
 
 def _show_result(record: "RunRecord", run_dir: Path) -> None:
-    from resnet_cifar100.engine.report import result_rows
+    from resnet_cifar100.engine.log_page import result_rows
 
     config = record.config
     table = Table(title=f"{config.model} on {record.title}, recipe {config.recipe}")

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
 
+from resnet_cifar100.engine.log_page import render_markdown
 from resnet_cifar100.engine.progress import RunProgress
 from resnet_cifar100.engine.record import Row, RunRecord, load_record
-from resnet_cifar100.engine.report import render_markdown
 from resnet_cifar100.engine.schedule import lr_at
 from resnet_cifar100.engine.state import TrainState, non_finite
 from resnet_cifar100.errors import (

@@ -1,9 +1,9 @@
 """The card of an exported file: what it answers, weighs and costs beside the network it is of."""
 
 from resnet_cifar100.bundle import Bundle
-from resnet_cifar100.engine.report import SYNTHETIC_WARNING, code, markdown_table, plain
 from resnet_cifar100.export.forms import BATCH_SIZE, ROUNDS, Comparison
 from resnet_cifar100.export.quantize import CALIBRATION_IMAGES
+from resnet_cifar100.markdown import SYNTHETIC_WARNING, code, markdown_table, plain
 from resnet_cifar100.runtime import environment
 
 _HEAD = (

@@ -14,16 +14,10 @@ from huggingface_hub import (
 
 from resnet_cifar100.bundle import Bundle
 from resnet_cifar100.config import Config
-from resnet_cifar100.engine.report import (
-    SYNTHETIC_WARNING,
-    code,
-    duration,
-    markdown_table,
-    part_table,
-    plain,
-)
+from resnet_cifar100.engine.log_page import part_table
 from resnet_cifar100.export.card import comparison_text
 from resnet_cifar100.export.forms import Comparison
+from resnet_cifar100.markdown import SYNTHETIC_WARNING, code, duration, markdown_table, plain
 from resnet_cifar100.models.summary import count_parameters
 
 DATASET = "uoft-cs/cifar100"  # its name on the Hub

@@ -8,8 +8,8 @@ from PIL import Image
 from resnet_cifar100.analysis.figures import save_curves
 from resnet_cifar100.analysis.logbook import publish_run
 from resnet_cifar100.config import Config
+from resnet_cifar100.engine.log_page import render_markdown
 from resnet_cifar100.engine.record import RunRecord, load_record
-from resnet_cifar100.engine.report import render_markdown
 from resnet_cifar100.engine.state import History
 from resnet_cifar100.errors import CheckpointError, ConfigError
 from tests.conftest import REPOSITORY

@@ -6,8 +6,8 @@ import pytest
 
 from resnet_cifar100.config import Config
 from resnet_cifar100.engine.advice import advise, find_plateau, smoothed
+from resnet_cifar100.engine.log_page import render_markdown
 from resnet_cifar100.engine.record import RunRecord, load_record
-from resnet_cifar100.engine.report import render_markdown
 from resnet_cifar100.engine.state import History
 from tests.conftest import REPOSITORY
 

@@ -11,8 +11,8 @@ from resnet_cifar100.data.loader import TrainLoader
 from resnet_cifar100.engine import trainer
 from resnet_cifar100.engine.checkpoint import load_newest_state
 from resnet_cifar100.engine.evaluate import evaluate
+from resnet_cifar100.engine.log_page import render_markdown
 from resnet_cifar100.engine.record import load_record
-from resnet_cifar100.engine.report import render_markdown
 from resnet_cifar100.engine.state import create_state
 from resnet_cifar100.engine.step import train_step, warm_up
 from resnet_cifar100.engine.trainer import fit

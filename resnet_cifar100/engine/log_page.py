@@ -1,9 +1,7 @@
 """The Markdown log of a run, rendered from its record while it trains and afterwards."""
 
 import dataclasses
-import re
 from collections.abc import Sequence
-from datetime import timedelta
 
 from resnet_cifar100.config import BEST_MODEL, Config, ModelConfig
 from resnet_cifar100.engine.advice import (
@@ -16,16 +14,10 @@ from resnet_cifar100.engine.advice import (
     top1_gap,
 )
 from resnet_cifar100.engine.record import Row, RunRecord
+from resnet_cifar100.markdown import SYNTHETIC_WARNING, code, duration, markdown_table, plain
 from resnet_cifar100.models.summary import summarize
 
 DOCUMENT_TOP1 = 0.7486  # of the description of a trainer that this project grew from
-SYNTHETIC_WARNING = (
-    "> **SYNTHETIC data: drawn shapes, not CIFAR-100.** "
-    "No figure on this page says anything about CIFAR-100.\n"
-)
-
-
-_MARKS = re.compile(r"[\\`*\[\]|~]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 
 
 def render_markdown(record: RunRecord) -> str:
@@ -44,25 +36,6 @@ def render_markdown(record: RunRecord) -> str:
         "## Environment\n\n" + environment_tables(record.environments),
     ]
     return "\n".join(part for part in parts if part)
-
-
-def markdown_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Return a Markdown table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "".join("| " + " | ".join(map(str, line)) + " |\n" for line in lines)
-
-
-def plain(value: object) -> str:
-    """Return a value, a list as running text, so that nothing in it is Markdown, HTML or a line."""
-    text = " ".join(map(str, value)) if isinstance(value, list) else str(value)
-    text = " ".join(text.replace("&", "&amp;").replace("<", "&lt;").split())
-    return _MARKS.sub(r"\\\g<0>", text)
-
-
-def code(value: object) -> str:
-    """Return a value as Markdown shows code, also in a table."""
-    text = " ".join(str(value).split())
-    return "`" + text.replace("`", "'").replace("|", "\\|") + "`"
 
 
 def result_rows(record: RunRecord) -> list[tuple[str, str]]:
@@ -160,11 +133,6 @@ def recommendations(advice: Sequence[Advice], record: RunRecord | None) -> str:
         text += "\nThe curve behind these is that of the test set, which may choose nothing: try "
         text += "them with `--val-size 5000`.\n"
     return text
-
-
-def duration(seconds: float) -> str:
-    """Return seconds as h:mm:ss."""
-    return str(timedelta(seconds=round(seconds)))
 
 
 def _epoch_seconds(record: RunRecord, row: Row) -> float:
