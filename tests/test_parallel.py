@@ -1,6 +1,5 @@
 """Several processes that train as one, started by torchrun as a user would."""
 
-import json
 import subprocess
 import sys
 import threading
@@ -16,8 +15,7 @@ from resnet_cifar100.engine.record import load_record
 from resnet_cifar100.errors import ConfigError
 from resnet_cifar100.parallel import _name_of_this_start, process_group
 from tests.conftest import REPOSITORY
-from tests.engine.test_resume import fingerprint
-from tests.test_kill import command
+from tests.test_interrupt import command
 
 CPU = torch.device("cpu")
 
@@ -85,27 +83,15 @@ def test_processes_find_those_that_live_whatever_dead_ones_have_left(monkeypatch
 
 
 @pytest.mark.slow
-def test_two_processes_train_one_run_and_resume_it_bit_for_bit(tmp_path, tiny_data_dir):
-    flags = ("--batch-size", "50", "--dropout", "0.2")
-    printed = torchrun(2, tmp_path / "straight", tiny_data_dir, *flags)
-    assert printed.count("epoch   4/4") == 1  # the main process alone speaks
-    record = load_record(tmp_path / "straight" / "run")
-    assert record.status == "finished"
-    assert record.steps_per_epoch == 8
-    flags = (*flags, "--schedule", "constant")
-    torchrun(2, tmp_path / "long", tiny_data_dir, *flags)
-    torchrun(2, tmp_path / "short", tiny_data_dir, *flags, "--epochs", "2")
-    assert "Resuming" in torchrun(2, tmp_path / "short", tiny_data_dir, *flags, "--resume")
-    assert fingerprint(tmp_path / "short" / "run") == fingerprint(tmp_path / "long" / "run")
-
-
-@pytest.mark.slow
 def test_two_processes_learn_as_one_does(tmp_path, tiny_data_dir):
     """Norms see half a batch each, so that the losses agree closely and not to the bit."""
     losses = {}
     for processes in (1, 2):
-        torchrun(processes, tmp_path / str(processes), tiny_data_dir, "--batch-size", "100")
-        rows = (tmp_path / str(processes) / "run" / "metrics.jsonl").read_text().splitlines()
-        losses[processes] = [json.loads(row)["train/loss"] for row in rows]
+        folder = tmp_path / str(processes)
+        printed = torchrun(processes, folder, tiny_data_dir, "--batch-size", "100")
+        assert printed.count("epoch   4/4") == 1  # the main process alone speaks
+        record = load_record(folder / "run")
+        assert record.steps_per_epoch == 4
+        losses[processes] = [row["train/loss"] for row in record.history.epochs]
     assert losses[2] == pytest.approx(losses[1], rel=0.05)
     assert losses[2] != losses[1]

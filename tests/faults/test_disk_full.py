@@ -11,7 +11,7 @@ from resnet_cifar100.cli import main
 from resnet_cifar100.data.cifar100 import SYNTHETIC_FOLDER
 from resnet_cifar100.engine.checkpoint import load_newest_state, save_state
 from tests.faults.disks import disk_of, fill, make_read_only
-from tests.test_kill import command, train
+from tests.test_interrupt import command, train
 
 resource = pytest.importorskip("resource", reason="needs a POSIX system")
 from tests.faults.child import Outcome, in_child  # noqa: E402

@@ -1,7 +1,6 @@
-"""Real processes, really killed: the promise of resuming, as a user meets it."""
+"""Runs told to stop by Ctrl-C and SIGTERM, as a user meets them; tests/faults has kill -9."""
 
 import json
-import random
 import signal
 import subprocess
 import sys
@@ -11,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import REPOSITORY
-from tests.engine.test_resume import fingerprint
 
 SETTINGS = [
     *("--recipe", "smoke", "--dataset", "synthetic", "--train-size", "0", "--val-size", "0"),
@@ -36,37 +34,6 @@ def train(folder: Path, data_dir: Path, *more: str) -> subprocess.CompletedProce
         text=True,
         timeout=300,
     )
-
-
-@pytest.mark.slow
-def test_a_run_killed_again_and_again_ends_with_the_bits_of_one_that_was_not(
-    tmp_path, tiny_data_dir
-):
-    straight, killed = tmp_path / "straight", tmp_path / "killed"
-    assert train(straight, tiny_data_dir).returncode == 0
-    rng = random.Random(0)
-    kills = 0
-    while kills < 6:
-        process = subprocess.Popen(
-            command(killed, tiny_data_dir, "--resume"),
-            cwd=REPOSITORY,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-        )
-        wait_for_progress(killed / "run", process)
-        time.sleep(rng.uniform(0, 0.5))
-        process.send_signal(signal.SIGKILL)
-        _, errors = process.communicate()
-        kills += 1
-        if process.returncode != -signal.SIGKILL:
-            assert process.returncode == 0, errors
-            break
-    last = train(killed, tiny_data_dir, "--resume")
-    assert last.returncode == 0, last.stdout + last.stderr
-    assert fingerprint(killed / "run") == fingerprint(straight / "run")
-    assert (killed / "best_model.pth").exists()
-    assert json.loads((killed / "run" / "run.json").read_text())["status"] == "finished"
-    assert kills >= 2
 
 
 def wait_for_progress(run_dir: Path, process: subprocess.Popen[bytes]) -> None:
