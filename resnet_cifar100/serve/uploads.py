@@ -20,7 +20,7 @@ class Uploads:
     def add(self, content: bytes, name: str) -> Path:
         """Keep a picture for a minute. Of the visitor's name for it only a known ending is used."""
         found = [path for path in self._files() if path not in self._kept]
-        for path in sorted(found, key=_age, reverse=True)[: len(found) - MOST + 1]:
+        for path in sorted(found, key=_age)[MOST - 1 :]:
             self._remove(path)
         suffix = Path(name.lower()).suffix
         folder = self.folder / secrets.token_hex(16)

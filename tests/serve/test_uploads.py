@@ -47,10 +47,10 @@ def test_what_is_old_is_swept_with_its_folder_and_examples_stay(uploads):
 
 
 def test_more_than_fit_push_the_oldest_out(uploads, monkeypatch):
-    monkeypatch.setattr(module, "MOST", 3)
+    monkeypatch.setattr(module, "MOST", 6)
     paths = []
-    for age in range(6, 0, -1):
+    for age in range(9, 0, -1):
         paths.append(uploads.add(b"x", "a.png"))
         past = time.time() - age
         os.utime(paths[-1], (past, past))
-    assert [path.exists() for path in paths] == [False] * 3 + [True] * 3
+    assert [path.exists() for path in paths] == [False] * 3 + [True] * 6
