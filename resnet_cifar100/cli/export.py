@@ -42,7 +42,7 @@ def export(
         data_dir: Folder that holds cifar-100-python; by default the one that the run used. Without
             the data set, answers are compared on drawings.
     """
-    from resnet_cifar100.bundle import load_bundle, save_shipped
+    from resnet_cifar100.bundle import load_bundle, save_shipped, without_folders
     from resnet_cifar100.export.files import write_card, write_int8, write_onnx
     from resnet_cifar100.runtime import keep_freed_memory
 
@@ -50,7 +50,9 @@ def export(
     if out.suffix != _OUT[kind].suffix:
         raise ConfigError(f"--out must be a file name ending in {_OUT[kind].suffix}, got {out}")
     keep_freed_memory()
-    bundle = load_bundle(checkpoint_path or default_checkpoint())
+    whole = load_bundle(checkpoint_path or default_checkpoint())
+    bundle = without_folders(whole)
+    data_dir = data_dir or whole.config.data_dir
     if int8 and kind != "onnx":
         raise ConfigError("--int8 is for onnx")
     if kind == "web":
@@ -67,14 +69,12 @@ def export(
         say(path.with_suffix(".md").read_text())
 
 
-def _export_page(bundle: "Bundle", out: Path, data_dir: Path | None) -> None:
-    from resnet_cifar100.bundle import describe, without_folders
+def _export_page(bundle: "Bundle", out: Path, data_dir: Path) -> None:
+    from resnet_cifar100.bundle import describe
     from resnet_cifar100.export.files import write_onnx, write_small
     from resnet_cifar100.export.web import fetch_runtime, save_page
     from resnet_cifar100.serve.predictor import LEAST_PROB
 
-    data_dir = data_dir or bundle.config.data_dir
-    bundle = without_folders(bundle)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         runtime = fetch_runtime(folder / "runtime")

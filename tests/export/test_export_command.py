@@ -28,6 +28,19 @@ def test_without_npm_it_says_so_at_once(released, tmp_path):
     assert not (tmp_path / "exports").exists()
 
 
+@pytest.mark.parametrize("kind", ["onnx", "safetensors"])
+def test_a_file_to_give_away_does_not_tell_where_the_data_lay(
+    kind, released, tiny_data_dir, tmp_path
+):
+    assert str(tiny_data_dir).encode() in released.checkpoint.read_bytes()
+    out = tmp_path / f"model.{kind}"
+    assert (
+        main(["export", kind, "--checkpoint-path", f"{released.checkpoint}", "--out", f"{out}"])
+        == 0
+    )
+    assert str(tiny_data_dir).encode() not in out.read_bytes()
+
+
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
