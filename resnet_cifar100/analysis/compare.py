@@ -57,6 +57,11 @@ class Group:
         """Test top-1 of each finished run."""
         return [run.top1 for run in self.runs if run.top1 is not None]
 
+    @property
+    def counted(self) -> tuple[Run, ...]:
+        """Its finished runs; where none is, all of them."""
+        return tuple(run for run in self.runs if run.top1 is not None) or self.runs
+
 
 def compare(folders: Sequence[Path], out: Path) -> list[Group]:
     """Write report.md, report.html and compare.json of the runs in `folders` to `out`.
@@ -147,8 +152,8 @@ def group_rows(groups: Sequence[Group]) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     first = groups[0]
     for group in groups:
-        gaps = [top1_gap(run.record) for run in group.runs]
-        seconds = [run.record.history.train_seconds for run in group.runs]
+        gaps = [top1_gap(run.record) for run in group.counted]
+        seconds = [run.record.history.train_seconds for run in group.counted]
         ahead, chance = "", None
         if group is not first and group.top1 and first.top1:
             chance = p_value(first.top1, group.top1)
@@ -156,7 +161,7 @@ def group_rows(groups: Sequence[Group]) -> list[tuple[str, ...]]:
         rows.append(
             (
                 group.name,
-                str(len(group.runs)),
+                str(len(group.counted)),
                 mean_and_spread(group.top1),
                 ahead,
                 "" if chance is None else f"{chance:.2g}",
@@ -205,8 +210,8 @@ def _facts(groups: Sequence[Group]) -> list[dict[str, Any]]:
         {
             "name": group.name,
             "dataset": group.runs[0].record.title,
-            "runs": [str(run.folder) for run in group.runs],
-            "seeds": [run.record.config.seed for run in group.runs],
+            "runs": [str(run.folder) for run in group.counted],
+            "seeds": [run.record.config.seed for run in group.counted],
             "test_top1": group.top1,
             "mean": statistics.mean(group.top1) if group.top1 else None,
             "standard_deviation": statistics.stdev(group.top1) if len(group.top1) > 1 else None,
@@ -219,7 +224,7 @@ def _facts(groups: Sequence[Group]) -> list[dict[str, Any]]:
 def _render(groups: Sequence[Group], figures: Figures) -> str:
     runs = [run for group in groups for run in group.runs]
     title = runs[0].record.title
-    drawn = [(group.name, [run.record for run in group.runs]) for group in groups]
+    drawn = [(group.name, [run.record for run in group.counted]) for group in groups]
     curves = figures.add(
         "curves",
         "Held-out top-1 of the runs over epochs and over training time",
@@ -253,9 +258,10 @@ def cautions(groups: Sequence[Group]) -> list[str]:
     lines = []
     for group in groups:
         letter = group.name.split(":")[0]
-        seeds = [run.record.config.seed for run in group.runs]
+        seeds = [run.record.config.seed for run in group.counted]
         if unfinished := sum(run.top1 is None for run in group.runs):
-            lines.append(f"{letter}: {unfinished} not finished, which do not count.")
+            what = "which do not count" if group.top1 else "shown as far as they went"
+            lines.append(f"{letter}: {unfinished} not finished, {what}.")
         if len(set(seeds)) < len(seeds):
             lines.append(f"{letter}: seeds are taken more than once, so its spread is too small.")
     stamps = [run.record.environments[-1] for group in groups for run in group.runs]

@@ -34,7 +34,10 @@ def draw_curves(figure: Figure, record: RunRecord) -> None:
 
 
 def draw_comparison(figure: Figure, groups: Sequence[tuple[str, Sequence[RunRecord]]]) -> None:
-    """Draw held-out accuracy over epochs and over time: a line a group, the mean of its runs."""
+    """Draw held-out accuracy over epochs and over time: a line a group, the mean of its runs.
+
+    A line ends with the shortest of its runs.
+    """
     by_epoch, by_time = figure.subplots(1, 2, sharey=True)
     for index, (name, records) in enumerate(groups):
         shared = min(len(record.history.epochs) for record in records)

@@ -7,9 +7,17 @@ import scipy.stats
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from resnet_cifar100.analysis.compare import Run, compare, differing_settings, group_runs, p_value
+from resnet_cifar100.analysis.compare import (
+    Run,
+    compare,
+    differing_settings,
+    group_rows,
+    group_runs,
+    p_value,
+)
 from resnet_cifar100.cli import main
 from resnet_cifar100.engine.record import load_record
+from resnet_cifar100.markdown import duration
 from tests.conftest import REPOSITORY
 
 RECORDS = REPOSITORY / "records"
@@ -79,6 +87,11 @@ def test_an_unfinished_run_is_shown_and_does_not_count(tmp_path):
     record.save(tmp_path / "half")
     groups = compare([tmp_path / "half", *FAST[1:], QUICK[0]], tmp_path / "out")
     assert groups[0].top1 == [0.76, 0.7585]
+    facts = json.loads((tmp_path / "out/compare.json").read_text())
+    assert facts[0]["seeds"] == [1, 2]
+    assert group_rows(groups)[0][1] == "2"
+    seconds = [run.record.history.train_seconds for run in groups[0].counted]
+    assert group_rows(groups)[0][-1] == duration(sum(seconds) / 2)
     page = (tmp_path / "out/report.md").read_text()
     assert "interrupted: by a test" in page
     assert "A: 1 not finished, which do not count." in page
