@@ -167,13 +167,13 @@ def _table(experiments: Sequence[Experiment], groups: Sequence[Group]) -> str:
             for run in group.runs
             if run.record.history.held_out == "val"
         ]
-        own = flags[name].removeprefix(baseline.flags).strip()
+        own = flags[name].removeprefix(f"{baseline.flags} ")
         if groups[0].name != baseline.name:
             cells[2:4] = "", ""
         rows.append(
             (
                 name,
-                code(flags[name] if name == baseline.name else own),
+                code(own),
                 *cells,
                 mean_and_spread(held_out) if held_out else "",
             )

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks import experiments
-from benchmarks.experiments import jobs_of, main, with_table
+from benchmarks.experiments import _table, jobs_of, main, with_table
 from benchmarks.trainings import TABLES, Experiment
+from resnet_cifar100.analysis.compare import Group, Run
 from resnet_cifar100.cli.train import _training_settings
 from resnet_cifar100.engine.record import load_record
 
@@ -38,6 +39,18 @@ def test_every_record_has_the_settings_of_its_row(name):
             if record := job.result:
                 config, _ = _training_settings(job.command([])[2:])
                 assert record.config == config.without_folders()
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_the_flags_of_a_row_are_words_of_its_experiment(name):
+    folder = Path("records/2026-11-23_fast-seed0")
+    run = Run(folder, load_record(folder))
+    groups = [Group(experiment.name, (run,)) for experiment in TABLES[name]]
+    for experiment, row in zip(
+        TABLES[name], _table(TABLES[name], groups).splitlines()[2:], strict=True
+    ):
+        shown = row.split(" | ")[1].strip("`").split()
+        assert shown == experiment.flags.split()[-len(shown) :]
 
 
 @pytest.mark.parametrize("name", TABLES)
