@@ -80,13 +80,13 @@ def by_pillow(name: str, image: np.ndarray, amount: float | Sequence[float]) -> 
 
 
 def cutout(image: np.ndarray, *, y: int, x: int, side: int) -> np.ndarray:
-    """Return one image (C,H,W), black in a square around (y, x)."""
+    """Return one image (C,H,W), of the mean colour of CIFAR-100 in a square around (y, x)."""
     result = image.copy()
     _, height, width = image.shape
     for row in range(y - side // 2, y - side // 2 + side):
         for column in range(x - side // 2, x - side // 2 + side):
             if 0 <= row < height and 0 <= column < width:
-                result[:, row, column] = 0
+                result[:, row, column] = 129, 124, 112
     return result
 
 

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from resnet_cifar100.constants import NUM_CLASSES
+from resnet_cifar100.constants import MEAN, NUM_CLASSES
 from resnet_cifar100.data.operations import (
     OPERATIONS,
     brightness,
@@ -25,30 +25,32 @@ from resnet_cifar100.data.operations import (
 from resnet_cifar100.errors import ConfigError
 
 LEVELS = 31  # of strength in TrivialAugment and RandAugment
+_GREY = torch.tensor([round(255 * mean) for mean in MEAN], dtype=torch.uint8).view(1, 3, 1, 1)
 
 
 def cutout(images: Tensor, generator: Generator, side: float) -> Tensor:
     """Blank a square of `side` pixels around a random pixel, as far as it is inside.
 
-    DeVries and Taylor 2017, https://arxiv.org/abs/1708.04552. Blank is black, like the padding.
+    DeVries and Taylor 2017, https://arxiv.org/abs/1708.04552. Blank is the mean of CIFAR-100, which
+    is 0 once normalised, as the authors have it.
     """
     tops, lefts = (
         torch.randint(0, size, (len(images),), generator=generator) - round(side) // 2
         for size in images.shape[2:]
     )
     boxes = torch.stack([tops, lefts, tops + round(side), lefts + round(side)], dim=1)
-    return images.masked_fill(_inside(boxes, images), 0)
+    return torch.where(_inside(boxes, images), to_device(_GREY, images.device), images)
 
 
 def random_erasing(images: Tensor, generator: Generator, probability: float) -> Tensor:
-    """Fill a random rectangle of 2% to 33% of some images with noise.
+    """Fill a random rectangle of 2% to 40% of some images with noise.
 
     Zhong et al. 2017, https://arxiv.org/abs/1708.04896; one that does not fit is cut to the image.
     """
     count, (height, width) = len(images), images.shape[2:]
     shares, shapes, down, across, luck = torch.rand(5, count, generator=generator)
-    areas = (0.02 + 0.31 * shares) * height * width
-    aspects = 3.3 ** (2 * shapes - 1)  # height by width, 0.3 to 3.3
+    areas = (0.02 + 0.38 * shares) * height * width
+    aspects = 0.3 + (1 / 0.3 - 0.3) * shapes  # height by width
     heights = (areas * aspects).sqrt().round().clamp(1, height)
     widths = (areas / aspects).sqrt().round().clamp(1, width)
     tops = (down * (height - heights + 1)).floor()

@@ -156,7 +156,8 @@ def _moved(images: Tensor, column: int, amounts: Tensor) -> Tensor:
 
 Operation = Callable[[Tensor, Tensor], Tensor]
 # Of images and how strongly to change each, (N,) in -1..1 on the CPU. The space "fixed standard"
-# of TrivialAugment (Mueller and Hutter 2021, https://arxiv.org/abs/2103.10158), for 32 pixels.
+# of TrivialAugment (Mueller and Hutter 2021, https://arxiv.org/abs/2103.10158), for 32 pixels, but
+# with colour, contrast, brightness and sharpness going both ways from 1, so that 0 changes nothing.
 OPERATIONS: dict[str, Operation] = {
     "identity": lambda images, m: images,
     "autocontrast": lambda images, m: autocontrast(images),

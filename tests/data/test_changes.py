@@ -50,14 +50,14 @@ def boxes_in(images: Tensor, value: int) -> Tensor:
 def test_an_erased_box_has_an_area_and_a_shape_of_the_paper(height: int, width: int) -> None:
     erased = augment.random_erasing(plain(1000, 90, height, width), seeded(2), 1)
     tall, wide = boxes_in(erased, 90)[:, 2:].double().unbind(1)
-    assert ((tall - 0.5) * (wide - 0.5) <= 0.33 * height * width).all()
+    assert ((tall - 0.5) * (wide - 0.5) <= 0.4 * height * width).all()
     assert ((tall + 0.5) * (wide + 0.5) >= 0.02 * height * width).all()
-    assert ((tall - 0.5) / (wide + 0.5) <= 3.3).all()
+    assert ((tall - 0.5) / (wide + 0.5) <= 1 / 0.3).all()
     assert ((tall + 0.5) / (wide - 0.5) >= 0.3).all()
     shares, shapes = tall * wide / (height * width), tall / wide
     assert shares.min() < 0.03
-    assert shares.max() > 0.3
-    assert abs(shares.mean() - 0.175) < 0.02
+    assert shares.max() > 0.35
+    assert abs(shares.mean() - 0.21) < 0.02
     assert shapes.min() < 0.4
     assert shapes.max() > 2.5
 
@@ -68,7 +68,7 @@ def test_an_erased_box_is_anywhere_in_the_image() -> None:
     for starts, room in ((tops, 20 - heights), (lefts, 32 - widths)):
         assert (starts == 0).any()
         assert (starts == room).any()
-        assert abs((starts / room.clamp(min=1)).mean() - 0.5) < 0.05
+        assert abs((starts / room)[room > 0].mean() - 0.5) < 0.05
 
 
 def test_an_erased_box_is_full_of_noise_and_the_rest_is_left() -> None:
