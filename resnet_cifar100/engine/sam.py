@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 _EPSILON = 1e-12
+_ETA = 0.01  # the neighbourhood of a weight of zero
 
 
 @contextmanager
@@ -22,9 +23,9 @@ def at_the_worst_place_nearby(model: nn.Module, rho: float, *, is_adaptive: bool
     """
     named = {name: p for name, p in model.named_parameters() if p.grad is not None}
     weights: list[Tensor] = list(named.values())
-    # As the authors do it, biases are not scaled: https://github.com/SamsungLabs/ASAM
+    # Neither scaling biases nor _ETA is in the paper: https://github.com/SamsungLabs/ASAM
     units = [
-        p.detach().abs() if is_adaptive and name.endswith("weight") else torch.ones_like(p)
+        p.detach().abs() + _ETA if is_adaptive and name.endswith("weight") else torch.ones_like(p)
         for name, p in named.items()
     ]
     moved = [*weights, *model.buffers()]

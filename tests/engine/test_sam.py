@@ -24,9 +24,9 @@ RADIUS = {False: 0.2, True: 2.0}  # by whether it is measured in units of each w
 
 
 def perturbation(named, gradients, rho, *, is_adaptive):
-    """rho T^2 g / |T g|, all as one vector: T is |w| for weights, of norms too, 1 for biases."""
+    """rho T^2 g / |T g|, all as one vector: T is |w| + 0.01 for weights, 1 for biases."""
     units = [
-        w.detach().abs() if is_adaptive and "weight" in name else torch.ones_like(w)
+        w.detach().abs() + 0.01 if is_adaptive and "weight" in name else torch.ones_like(w)
         for name, w in named
     ]
     pairs = list(zip(units, gradients, strict=True))
@@ -115,7 +115,7 @@ def test_all_weights_together_move_by_the_radius():
 @pytest.mark.parametrize("is_adaptive", [False, True])
 def test_a_gradient_of_zero_leads_nowhere(is_adaptive):
     network = small_network()
-    network[3].weight.data.zero_()  # for ASAM a place without neighbours
+    network[3].weight.data.zero_()
     for weight in network.parameters():
         weight.grad = torch.zeros_like(weight)
     network[0].bias.grad = None  # as of a weight that is not trained
