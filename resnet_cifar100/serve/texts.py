@@ -43,13 +43,14 @@ def about(description: Mapping[str, Any], path: Path) -> str:
     config = Config.from_json(provenance["config"])
     stamp = provenance["environment"]
     metrics = provenance["metrics"]
+    result = metrics if "chosen_by" in metrics else {}  # figures of an epoch are no result
     rows = {
         "Network": description["model"]["name"],
         "Weights": f"`{path.name}`, {path.stat().st_size / 1e6:.1f} MB",
         "Trained on": f"{provenance['dataset']}, recipe `{config.recipe}`, seed {config.seed}",
-        "Test top-1": _percent(metrics.get("test/top1")),
-        "Test top-5": _percent(metrics.get("test/top5")),
-        "Weights chosen by": metrics.get("chosen_by", "an unfinished run"),
+        "Test top-1": _percent(result.get("test/top1")),
+        "Test top-5": _percent(result.get("test/top5")),
+        "Weights chosen by": result.get("chosen_by", "an unfinished run"),
         "Training time": f"{metrics.get('train_seconds', 0) / 60:.1f} min",
         "Command": f"`{stamp.get('command', '?')}`",
         "Commit": f"`{stamp.get('commit', '')[:12] or '?'}`",
@@ -59,24 +60,34 @@ def about(description: Mapping[str, Any], path: Path) -> str:
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
     synthetic = provenance["dataset"] == "SYNTHETIC"
     notice = "**This model knows SYNTHETIC drawn shapes only.**\n\n" if synthetic else ""
-    return f"{notice}| What | Value |\n|---|---|\n{table}\n\n{_LIMITS}"
+    limit = _UNCALIBRATED if description["calibration"]["most_strangeness"] is None else _STRANGE
+    return f"{notice}| What | Value |\n|---|---|\n{table}\n\n{_NOT_SURE}{limit}{_LIMITS}"
 
 
 def _percent(figure: float | None) -> str:
     return "not measured" if figure is None else f"{figure:.2%}"
 
 
-_LIMITS = f"""
+_NOT_SURE = f"""
 ### What "not sure" means
 
-The page gives a name only where that name is more probably right than wrong (a calibrated
-probability of {LEAST_PROB:.0%} or more), and where the picture is not unlike the data: its features
-must point towards those of some class at least as well as those of 95 of 100 held-out pictures do.
+The page gives a name only where that has a probability of {LEAST_PROB:.0%} or more.
+"""
 
+_STRANGE = """The probability is calibrated, and the picture must not be unlike the data either: its
+features must point towards those of some class at least as well as those of 95 of 100 held-out
+pictures do.
+"""
+
+_UNCALIBRATED = """The probability is not calibrated, and no picture is called unlike the data:
+`python -m resnet_cifar100 calibrate` mends both.
+"""
+
+_LIMITS = """
 ### What it cannot do
 
-It knows 100 things (people, animals, plants, vehicles, furniture, landscapes), each from 500
-photographs of 32 x 32 pixels, and nothing else: whatever it is shown, it will name one of them.
+It knows 100 things (people, animals, plants, vehicles, furniture, landscapes) from small pictures,
+and nothing else: whatever it is shown, it will name one of them.
 Every picture is cut to its centre square and shrunk to 32 x 32, so fill the frame with one thing.
 It is a teaching model; nothing should depend on it.
 """

@@ -253,6 +253,7 @@ function showFacts() {
     top1 === null ? "not measured" : `${percent(top1, 2)}, before its weights were rounded`;
   part("calibration").textContent = calibration.source;
   part("least").textContent = percent(facts.least_prob, 0);
+  part("strange").hidden = calibration.most_strangeness === null;
   part("count").textContent = names.length;
 }
 

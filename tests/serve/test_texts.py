@@ -1,0 +1,36 @@
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from resnet_cifar100.bundle import Calibration, describe, load_bundle
+from resnet_cifar100.serve.texts import about
+from tests.conftest import REPOSITORY
+
+WEIGHTS = REPOSITORY / "weights" / "fast.safetensors"
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return load_bundle(WEIGHTS)
+
+
+def test_the_card_says_how_good_the_network_is_and_what_it_calls_strange(shipped):
+    card = about(describe(shipped), WEIGHTS)
+    assert "| Test top-1 | 75.91% |" in card
+    assert "The probability is calibrated" in card
+    assert "calibrate` mends both" not in card
+
+
+def test_an_uncalibrated_network_is_said_to_call_nothing_strange(shipped):
+    card = about(describe(dataclasses.replace(shipped, calibration=Calibration())), WEIGHTS)
+    assert "The probability is not calibrated" in card
+    assert "95 of 100" not in card
+
+
+def test_figures_of_an_epoch_are_no_result(shipped):
+    metrics = {"epoch": 3, "test/top1": 0.5}
+    provenance = {**shipped.provenance, "metrics": metrics}
+    card = about(describe(dataclasses.replace(shipped, provenance=provenance)), Path(WEIGHTS))
+    assert "| Test top-1 | not measured |" in card
+    assert "an unfinished run" in card
