@@ -1,7 +1,7 @@
 """Calls of gradio_client: Gradio's protocol (sse_v3), without Gradio's queue.
 
 Gradio's own queue keeps messages nobody fetches, and one visitor can bring it to a stop. This keeps
-at most `MOST_SESSIONS` answers, for a minute.
+at most `MOST_SESSIONS` sessions of `MOST_CALLS` answers, for a minute.
 """
 
 import asyncio
@@ -87,6 +87,10 @@ class Calls:
     async def _finish(
         self, session: _Session, event: str, work: Coroutine[Any, Any, dict[str, Any]]
     ) -> None:
-        message = {"msg": "process_completed", "event_id": event, **await work}
-        session.pending -= 1
-        session.messages.put_nowait(message)
+        outcome: dict[str, Any] = {"output": {"error": "The server failed."}, "success": False}
+        try:
+            outcome = await work
+        finally:  # a fault goes to the log, and whoever waits is told at once
+            session.pending -= 1
+            message = {"msg": "process_completed", "event_id": event, **outcome}
+            session.messages.put_nowait(message)

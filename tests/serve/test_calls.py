@@ -37,6 +37,21 @@ def test_each_session_gets_its_own_answers_and_then_the_end():
     assert left == {}
 
 
+def test_who_waits_for_a_call_that_fails_is_told_at_once():
+    async def fails():
+        raise RuntimeError("the network")
+
+    async def run():
+        calls = Calls()
+        calls.start("a", fails())
+        return await asyncio.wait_for(answers(calls, "a"), 5)
+
+    failure, end = asyncio.run(run())
+    assert failure["success"] is False
+    assert failure["output"] == {"error": "The server failed."}
+    assert end["msg"] == "close_stream"
+
+
 def test_a_session_is_streamed_once_and_only_if_it_exists():
     async def run():
         calls = Calls()
