@@ -36,9 +36,9 @@ HEAD = [
 ]
 HOW = (
     "From uint8 images on the device to logits, preprocessing included, with random weights. "
-    "Medians over {rounds} rounds in which the rows of one network take turns; a first round is "
-    "not counted; ratios are to the first row of the network within a round: median, and lowest "
-    "to highest."
+    "One image: percentiles over all calls; images/s: the median over {rounds} rounds, in which "
+    "the rows of one network take turns; two rounds before them are not counted; ratios are to the "
+    "first row of the network within a round: median, and lowest to highest."
 )
 
 

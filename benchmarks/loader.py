@@ -22,8 +22,8 @@ HOW = (
     "workers, zero-padded crop, flip and resize with Pillow one image at a time; the batches that "
     "its workers had ready before the clock started are not counted. Ours: the loader and "
     "preprocessing of `train.py`. The last column is the time of our loader within the training "
-    "step of the recipe. Medians over {rounds} rounds in which the three take turns; a first round "
-    "is not counted; ratios are within a round: median, and lowest to highest."
+    "step of the recipe. Medians over {rounds} rounds in which the three take turns; two rounds "
+    "before them are not counted; ratios are within a round: median, and lowest to highest."
 )
 THEIRS, OURS, STEP = "DataLoader and Pillow", "ours", "training step"
 HEAD = [
