@@ -254,7 +254,7 @@ def _render(groups: Sequence[Group], figures: Figures) -> str:
 
 
 def cautions(groups: Sequence[Group]) -> list[str]:
-    """Return what the table does not show: unfinished runs, seeds taken twice, other machines."""
+    """Return what the table does not show: unfinished runs, many tests, other machines."""
     lines = []
     for group in groups:
         letter = group.name.split(":")[0]
@@ -264,6 +264,13 @@ def cautions(groups: Sequence[Group]) -> list[str]:
             lines.append(f"{letter}: {unfinished} not finished, {what}.")
         if len(set(seeds)) < len(seeds):
             lines.append(f"{letter}: seeds are taken more than once, so its spread is too small.")
+    tests = sum(p_value(groups[0].top1, group.top1) is not None for group in groups[1:])
+    if tests > 1:
+        lines.append(
+            f"{tests} comparisons: were there no difference anywhere, one p below 0.05 would still "
+            f"be in up to {1 - 0.95**tests:.0%} of such tables. What times {tests} is below 0.05 "
+            "stands (Bonferroni)."
+        )
     stamps = [run.record.environments[-1] for group in groups for run in group.runs]
     for key in ("commit", "torch", "cpu", "gpu"):
         if len({str(stamp.get(key)) for stamp in stamps}) > 1:
