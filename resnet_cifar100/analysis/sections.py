@@ -8,7 +8,7 @@ from torch import Tensor
 
 from resnet_cifar100.analysis import charts
 from resnet_cifar100.analysis.calibration import calibration_error
-from resnet_cifar100.analysis.findings import Names
+from resnet_cifar100.analysis.findings import CALIBRATE, Names
 from resnet_cifar100.analysis.galleries import Tile, draw_gallery, gallery_size, tile_of
 from resnet_cifar100.analysis.gradcam import grad_cam
 from resnet_cifar100.analysis.material import Evaluation, Figures
@@ -215,10 +215,10 @@ def confidence_section(evaluation: Evaluation, figures: Figures) -> str:
         source = plain(calibration.source)
         lines.append(f"With temperature {predictions.temperature:.3f} ({source}): {error:.1%}.")
     else:
+        how = "as this one has" if evaluation.bundle.config.val_size else "with `--val-size 5000`"
         lines.append(
-            "Not calibrated: training with `--val-size 5000` holds out images, and "
-            "`python -m resnet_cifar100 calibrate` fits a temperature on them. "
-            "The test set never does."
+            f"Not calibrated: {CALIBRATE} fits a temperature on images that a run has held out, "
+            f"{how}; the test set never does."
         )
     if evaluation.split == "val":
         lines.append("These images chose the weights, so they flatter them.")
