@@ -14,7 +14,6 @@ import torch
 
 from resnet_cifar100.analysis.calibration import calibration_error, fit_temperature
 from resnet_cifar100.analysis.corruptions import CORRUPTIONS, SEVERITIES
-from resnet_cifar100.analysis.findings import superclass_top1
 from resnet_cifar100.analysis.material import (
     Evaluation,
     Figures,
@@ -185,7 +184,7 @@ def metrics(material: Material) -> dict[str, Any]:
             "top1": predictions.top_k(1),
             "top5": predictions.top_k(5),
             "loss": float(predictions.losses.mean()),
-            "superclass_top1": superclass_top1(predictions, evaluation.names),
+            "superclass_top1": evaluation.superclass_top1,
             "macro_precision": float(scores.precision.mean()),
             "macro_recall": float(scores.recall.mean()),
             "macro_f1": float(scores.f1.mean()),

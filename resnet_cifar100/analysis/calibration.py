@@ -11,6 +11,7 @@ from resnet_cifar100.data.loader import Split
 from resnet_cifar100.engine.evaluate import eval_batches
 
 KNOWN_SHARE = 0.95  # of the held-out images are to count as like the data
+BINS = 15
 _TEMPERATURES = (0.05, 20.0)
 
 
@@ -68,21 +69,21 @@ class Bins(NamedTuple):
     images: Tensor
 
 
-def confidence_bins(confidence: Tensor, hits: Tensor, bins: int = 15) -> Bins:
-    """Sort confidence (N,) in 0..1 and hits (N,) into `bins` intervals, each open at its left end.
+def confidence_bins(confidence: Tensor, hits: Tensor) -> Bins:
+    """Sort confidence (N,) in 0..1 and hits (N,) into intervals, each open at its left end.
 
-    The bins of Guo et al. 2017, https://arxiv.org/abs/1706.04599.
+    The 15 bins of Guo et al. 2017, https://arxiv.org/abs/1706.04599.
     """
-    interval = ((confidence.double() * bins).ceil().long() - 1).clamp(min=0)
-    count = interval.bincount(minlength=bins)
-    sums = torch.zeros(2, bins, dtype=torch.float64)
+    interval = ((confidence.double() * BINS).ceil().long() - 1).clamp(min=0)
+    count = interval.bincount(minlength=BINS)
+    sums = torch.zeros(2, BINS, dtype=torch.float64)
     sums.index_add_(1, interval, torch.stack([confidence.double(), hits.double()]))
     mean_confidence, accuracy = sums / count.clamp(min=1)
     return Bins(mean_confidence, accuracy, count)
 
 
-def calibration_error(confidence: Tensor, hits: Tensor, bins: int = 15) -> float:
+def calibration_error(confidence: Tensor, hits: Tensor) -> float:
     """Return the expected calibration error in 0..1: the mean gap of the bins, by their images."""
-    filled = confidence_bins(confidence, hits, bins)
+    filled = confidence_bins(confidence, hits)
     gaps = (filled.accuracy - filled.confidence).abs() * filled.images
     return float(gaps.sum() / filled.images.sum())

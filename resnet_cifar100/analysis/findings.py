@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-import torch
 from torch import Tensor
 
 from resnet_cifar100.analysis.calibration import calibration_error
@@ -18,6 +17,7 @@ SURE = 3.29  # standard errors: 95% that none of a hundred classes is called wea
 ENOUGH_OF_A_CLASS = 30
 MANY_WEAK = 6  # of these are named
 HARM = 0.05  # top-1 lost to the weakest corruption
+CALIBRATE = "`python -m resnet_cifar100 calibrate --held-out CHECKPOINT`"
 CLOSE = 2.0  # times what errors at random would stay within the superclass
 
 
@@ -42,13 +42,9 @@ class Names:
         return Names(list(fine), list(coarse), self.fine_to_coarse)
 
 
-def superclass_top1(predictions: Predictions, names: Names) -> float:
-    """Return the share of images whose predicted class is in the right superclass."""
-    coarse = torch.tensor(names.fine_to_coarse)
-    return float((coarse[predictions.predicted] == coarse[predictions.labels]).double().mean())
-
-
-def describe_predictions(predictions: Predictions, confusion: Tensor, names: Names) -> list[str]:
+def describe_predictions(
+    predictions: Predictions, confusion: Tensor, superclass_top1: float, names: Names
+) -> list[str]:
     """Return what stands out, a sentence each."""
     names = names.in_markdown
     scores = class_scores(confusion)
@@ -60,7 +56,7 @@ def describe_predictions(predictions: Predictions, confusion: Tensor, names: Nam
         lines.append(f"Recognised best: {best}; worst: {worst}.")
     wrong = 1 - predictions.top_k(1)
     if wrong > 0:
-        close = (superclass_top1(predictions, names) - predictions.top_k(1)) / wrong
+        close = (superclass_top1 - predictions.top_k(1)) / wrong
         chance = _chance_of_same_superclass(names)
         if close >= CLOSE * chance:
             lines.append(
@@ -106,8 +102,7 @@ def advise_on_predictions(
         evidence = (
             f"Mean confidence is {sure:.1%} while {right:.1%} of the answers are right: "
             f"{'over' if sure > right else 'under'}confident, with an expected calibration error "
-            f"of {error:.1%}. On held-out images `python -m resnet_cifar100 calibrate` fits a "
-            "temperature."
+            f"of {error:.1%}. {CALIBRATE} fits a temperature on held-out images."
         )
         yield Advice("Calibration", evidence, "--val-size 5000")
     names, scores = names.in_markdown, class_scores(confusion)

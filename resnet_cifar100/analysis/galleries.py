@@ -34,15 +34,15 @@ def tile_of(
     return Tile(images[index], caption, is_right)
 
 
-def gallery_size(tiles: Sequence[Tile], columns: int = COLUMNS) -> tuple[float, float]:
+def gallery_size(tiles: Sequence[Tile]) -> tuple[float, float]:
     """Return width and height in inches of a gallery."""
-    return 12.0, 2.05 * -(-len(tiles) // columns)
+    return 12.0, 2.05 * -(-len(tiles) // COLUMNS)
 
 
-def draw_gallery(figure: Figure, tiles: Sequence[Tile], columns: int = COLUMNS) -> None:
+def draw_gallery(figure: Figure, tiles: Sequence[Tile]) -> None:
     """Draw tiles in rows; the frame of a wrong answer is orange."""
-    rows = -(-len(tiles) // columns)
-    for index, axes in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
+    rows = -(-len(tiles) // COLUMNS)
+    for index, axes in enumerate(figure.subplots(rows, COLUMNS, squeeze=False).flat):
         if index < len(tiles):
             _draw_tile(axes, tiles[index])
         else:

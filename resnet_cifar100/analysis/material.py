@@ -50,6 +50,12 @@ class Evaluation:
         """Confusion matrix (G,G) of the superclasses."""
         return merge_classes(self.confusion, self.names.fine_to_coarse, len(self.names.coarse))
 
+    @property
+    def superclass_top1(self) -> float:
+        """Share of images whose predicted class is in the right superclass."""
+        merged = self.coarse_confusion.double()
+        return float(merged.trace() / merged.sum())
+
 
 @dataclass(frozen=True)
 class Material:

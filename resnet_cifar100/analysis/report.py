@@ -7,7 +7,6 @@ from resnet_cifar100.analysis.findings import (
     advise_on_predictions,
     describe_corruptions,
     describe_predictions,
-    superclass_top1,
 )
 from resnet_cifar100.analysis.material import Figures, Material
 from resnet_cifar100.engine.advice import advise, top1_gap
@@ -67,7 +66,7 @@ def glance(material: Material) -> list[tuple[str, str]]:
         rows += [
             (f"{split} top-1", f"{predictions.top_k(1):.2%}"),
             (f"{split} top-5", f"{predictions.top_k(5):.2%}"),
-            ("right superclass", f"{superclass_top1(predictions, evaluation.names):.2%}"),
+            ("right superclass", f"{evaluation.superclass_top1:.2%}"),
             (f"calibration error{calibrated}", f"{error:.1%}"),
         ]
     elif record and record.result:
@@ -111,8 +110,12 @@ def _identity(material: Material) -> str:
 def _findings(material: Material) -> str:
     lines = []
     if evaluation := material.evaluation:
-        predictions, names = evaluation.predictions, evaluation.names
-        lines += describe_predictions(predictions, evaluation.confusion, names)
+        lines += describe_predictions(
+            evaluation.predictions,
+            evaluation.confusion,
+            evaluation.superclass_top1,
+            evaluation.names,
+        )
         lines += describe_corruptions(evaluation.corruptions)
     text = "".join(f"- {line}\n" for line in lines)
     if material.record and material.record.history.epochs:

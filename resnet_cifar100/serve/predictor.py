@@ -98,7 +98,7 @@ class Predictor:
         self._waiting: deque[tuple[bytes, Future[tuple[np.ndarray, float]]]] = deque()
         self._memory: OrderedDict[bytes, _Seen] = OrderedDict()  # SHA-256 of a file -> what it is
         self._lock = Lock()
-        self.score_batch(np.zeros((1, IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8))  # warm-up
+        self._score_one(bytes(3 * IMAGE_SIZE**2))  # warm-up
 
     def classify(self, picture: Path | bytes, top_k: int = 5) -> Answer:
         """Answer about one picture file.
@@ -122,11 +122,6 @@ class Predictor:
         return self._network_thread.submit(
             self.network.heatmap, image, answer.classes[0].label
         ).result()
-
-    def score_batch(self, images: np.ndarray) -> Scores:
-        """Score images (N,32,32,3) uint8 as one batch, past the cache."""
-        channels_first = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
-        return self._network_thread.submit(self.network.score, channels_first).result()
 
     def _look(self, picture: Path | bytes, digest: bytes) -> _Seen:
         with self._decoders:

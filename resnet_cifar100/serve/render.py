@@ -51,7 +51,7 @@ def answer_html(answer: Answer, milliseconds: float) -> str:
     """Return the verdict and the most probable classes as bars."""
     best = answer.classes[0]
     if answer.doubt:
-        guess = f"{escape(_words(answer.doubt))} The nearest is <b>{escape(_words(best.name))}</b>."
+        guess = f"{escape(answer.doubt)} The nearest is <b>{escape(_words(best.name))}</b>."
         verdict = f'<h2>Not sure</h2><p class="doubt">{guess}</p>'
     else:
         verdict = (

@@ -75,7 +75,7 @@ def test_pictures_of_any_size_are_seen_as_everywhere_else_in_the_project(exporte
 
 def test_a_predictor_takes_it_without_heat_maps(exported, images):
     predictor = Predictor(open_network(exported))
-    scores = predictor.score_batch(images.transpose(0, 2, 3, 1))
+    scores = predictor.network.score(images)
     assert scores.probs.sum(axis=1) == pytest.approx(np.ones(33), abs=1e-5)
     assert predictor.network.heatmap(images[0], 0) is None
 

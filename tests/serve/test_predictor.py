@@ -77,12 +77,12 @@ def test_the_classes_are_those_of_the_bundle_in_order_of_probability(predictor, 
 
 
 def test_a_batch_says_of_each_picture_what_it_says_alone(predictor):
-    images = np.random.default_rng(0).integers(0, 256, (MAX_BATCH, 32, 32, 3), np.uint8)
-    together = predictor.score_batch(images)
+    images = np.random.default_rng(0).integers(0, 256, (MAX_BATCH, 3, 32, 32), np.uint8)
+    together = predictor.network.score(images)
     assert together.probs.shape == (MAX_BATCH, 100)
     assert together.probs.sum(axis=1) == pytest.approx(np.ones(MAX_BATCH), abs=1e-5)
     for image, probs, strangeness in zip(images, *together, strict=True):
-        alone = predictor.score_batch(image[None])
+        alone = predictor.network.score(image[None])
         assert np.abs(alone.probs[0] - probs).max() < CLOSE
         assert alone.strangeness[0] == pytest.approx(strangeness, abs=1e-3)
 
