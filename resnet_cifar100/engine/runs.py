@@ -5,7 +5,6 @@ from datetime import date
 from pathlib import Path
 
 from resnet_cifar100.config import Config
-from resnet_cifar100.engine.checkpoint import load_newest_state
 from resnet_cifar100.engine.record import load_record
 from resnet_cifar100.errors import CheckpointError, ConfigError
 
@@ -44,9 +43,6 @@ def recorded_config(run_dir: Path) -> Config:
     Raises:
         CheckpointError: where `run_dir` holds no run, or none that can be read.
     """
-    saved, _ = load_newest_state(run_dir)
-    if saved is not None:
-        return saved.config
     try:
         return Config.from_json((run_dir / "config.json").read_text())
     except OSError as error:

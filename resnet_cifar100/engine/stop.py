@@ -5,7 +5,7 @@ import signal
 import time
 from collections.abc import Iterable, Iterator
 from types import FrameType, TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from resnet_cifar100.errors import InterruptedRunError
 from resnet_cifar100.parallel import highest_of_all_processes
@@ -27,8 +27,9 @@ class StopRequested(Exception):  # noqa: N818 - no error: the run saves its stat
 class Stop:
     """Context that notes Ctrl-C and SIGTERM, and answers every process alike when it asks.
 
-    A signal before `begin` ends the run at once, there being nothing to save; so does a second
-    Ctrl-C. A second SIGTERM does not: a launcher repeats what a scheduler has sent.
+    A signal before `begin` does what it does to any program, there being nothing to save; a second
+    Ctrl-C ends the run at once. A second SIGTERM does not: a launcher repeats what a scheduler has
+    sent.
     `max_hours` is counted from the making of this object; 0 sets no limit.
     """
 
@@ -36,13 +37,11 @@ class Stop:
         self.started = time.monotonic()
         self.limit = 3600 * max_hours or math.inf
         self.exit_code = 0
-        self.is_training = False
+        self.previous: dict[int, Any] = {}
         self.last_poll = self.started
         self.slowest = 0.0  # seconds between two polls
 
     def __enter__(self) -> Self:
-        handled = (signal.SIGINT, signal.SIGTERM)
-        self.previous = {number: signal.signal(number, self._note) for number in handled}
         return self
 
     def __exit__(
@@ -55,8 +54,9 @@ class Stop:
             signal.signal(number, handler)
 
     def begin(self) -> None:
-        """Say that from now on there is a state to save."""
-        self.is_training = True
+        """Listen: from now on there is a state to save."""
+        handled = (signal.SIGINT, signal.SIGTERM)
+        self.previous = {number: signal.signal(number, self._note) for number in handled}
         self.last_poll = time.monotonic()
 
     def poll(self, *, is_save_due: bool = False) -> bool:
@@ -84,6 +84,4 @@ class Stop:
     def _note(self, number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGINT and self.exit_code == 128 + number:
             raise InterruptedRunError("stopped at once, without saving", 128 + number)
-        if not self.is_training:
-            raise InterruptedRunError("stopped before the first step", 128 + number)
         self.exit_code = 128 + number

@@ -9,6 +9,7 @@ import time
 import pytest
 
 from resnet_cifar100.engine.checkpoint import load_newest_state
+from resnet_cifar100.engine.runs import recorded_config
 from resnet_cifar100.engine.stop import Stop
 from resnet_cifar100.engine.trainer import fit
 from resnet_cifar100.errors import InterruptedRunError
@@ -65,6 +66,21 @@ def test_a_second_sigterm_changes_nothing_and_a_second_ctrl_c_ends_at_once():
         with pytest.raises(InterruptedRunError, match="without saving") as ended:
             signal.raise_signal(signal.SIGINT)
     assert ended.value.exit_code == 130
+
+
+def test_a_signal_before_there_is_a_state_to_save_does_what_it_always_does():
+    with Stop(0), pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_settings_given_last_survive_a_kill_before_the_next_state(
+    tiny_config, tiny_dataset, tmp_path, console
+):
+    run_dir = tmp_path / "run"
+    record = fit(tiny_config, tiny_dataset, run_dir, console)
+    longer = dataclasses.replace(tiny_config, epochs=tiny_config.epochs + 1)
+    dataclasses.replace(record, config=longer, status="running").save(run_dir)
+    assert recorded_config(run_dir) == longer
 
 
 def test_a_run_stops_before_its_time_is_up_and_goes_on_exactly(
