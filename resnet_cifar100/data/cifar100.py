@@ -74,15 +74,14 @@ def find_cifar100(data_dir: Path) -> Path | None:
     if os.environ.get("CIFAR100_DIR"):
         places.append(Path(os.environ["CIFAR100_DIR"]))
     for folder in (candidate for place in places for candidate in (place / FOLDER, place)):
-        if not any((folder / name).is_file() for name in MEMBERS):
-            continue
-        bad = [name for name, facts in MEMBERS.items() if not verify_file(folder / name, facts)]
-        if bad:
+        there = [name for name in MEMBERS if (folder / name).is_file()]
+        if bad := [name for name in there if not verify_file(folder / name, MEMBERS[name])]:
             raise DataError(
                 f"{folder} has no correct copy of {', '.join(bad)} (checksums differ from the "
                 "official files); delete the folder to download it again"
             )
-        return folder
+        if len(there) == len(MEMBERS):  # else an unpacking broke off, and the download finishes it
+            return folder
     return None
 
 

@@ -210,12 +210,29 @@ def test_wrong_files_are_refused_even_where_auto_could_draw(folder, tmp_path):
         load_dataset(Config(dataset="auto", data_dir=tmp_path / "data"))
 
 
-def test_the_environment_names_a_second_place(folder, tmp_path, monkeypatch):
+@pytest.fixture
+def official_folder(folder, monkeypatch):
+    """Let the small files of `folder` be the official ones."""
     facts = {}
     for name in MEMBERS:
         content = (folder / name).read_bytes()
         facts[name] = FileFacts(len(content), hashlib.sha256(content).hexdigest())
     monkeypatch.setattr(cifar100, "MEMBERS", facts)
+    return folder
+
+
+def test_what_an_unpacking_left_is_for_the_download_to_finish(official_folder):
+    assert find_cifar100(official_folder) == official_folder
+    for name in list(MEMBERS)[:-1]:
+        (official_folder / name).unlink()
+        assert find_cifar100(official_folder) is None
+    (official_folder / list(MEMBERS)[-1]).write_bytes(b"something else")
+    with pytest.raises(DataError, match="checksums"):
+        find_cifar100(official_folder)
+
+
+def test_the_environment_names_a_second_place(official_folder, tmp_path, monkeypatch):
+    folder = official_folder
     assert find_cifar100(tmp_path / "empty") is None
     monkeypatch.setenv("CIFAR100_DIR", str(folder))
     assert find_cifar100(tmp_path / "empty") == folder
