@@ -18,6 +18,7 @@ def info(model: tyro.conf.Positional[str | None] = None) -> None:
     Args:
         model: Name of the network, for example resnet44v2.
     """
+    from resnet_cifar100.engine.log_page import PART_HEAD, part_rows
     from resnet_cifar100.models.factory import MODELS
     from resnet_cifar100.models.summary import summarize
 
@@ -29,11 +30,9 @@ def info(model: tyro.conf.Positional[str | None] = None) -> None:
         console.print(table)
         return
     summary = summarize(ModelConfig(name=model))
-    table = Table("Part", "Layers", "Output", "Parameters", "Multiply-adds", title=model)
-    for part in summary.parts:
-        shape = " x ".join(map(str, part.shape))
-        adds = f"{part.multiply_adds / 1e6:,.2f} M"
-        table.add_row(part.name, part.layers, shape, f"{part.parameters:,}", adds)
+    table = Table(*PART_HEAD, title=model)
+    for row in part_rows(summary.parts):
+        table.add_row(*row)
     table.add_section()
     total = f"{summary.multiply_adds / 1e6:,.2f} M"
     table.add_row("total", "", "", f"{summary.parameters:,}", total)

@@ -15,8 +15,9 @@ from resnet_cifar100.engine.advice import (
 )
 from resnet_cifar100.engine.record import Row, RunRecord
 from resnet_cifar100.markdown import SYNTHETIC_WARNING, code, duration, markdown_table, plain
-from resnet_cifar100.models.summary import summarize
+from resnet_cifar100.models.summary import Part, summarize
 
+PART_HEAD = ("Part", "Layers", "Output", "Parameters", "Multiply-adds")
 DOCUMENT_TOP1 = 0.7486  # of the description of a trainer that this project grew from
 
 
@@ -149,7 +150,7 @@ def _status(record: RunRecord) -> str:
     if record.status == "running" and done:
         measured = record.history.epochs[-1]["train_seconds"]
         rest = measured / done * (total - done) - (record.history.train_seconds - measured)
-        line += f", about {duration(rest)} of training left"
+        line += f", about {duration(max(0.0, rest))} of training left"
     return line + ".\n"
 
 
@@ -166,8 +167,8 @@ def _quick_reference(record: RunRecord) -> str:
     place = "" if path == BEST_MODEL else f" --checkpoint-path {path}"
     usual = f"python train.py --recipe {record.config.recipe}"
     command = record.environments[0].get("command", usual)
-    rows = [
-        ("The same training again", code(command)),
+    rows = [] if "--resume" in command.split() else [("The same training again", code(command))]
+    rows += [
         ("Go on with an interrupted run", code(f"python train.py --resume{place}")),
         ("Measure the weights", code(f"{package} evaluate{place}")),
         ("A report of the weights", code(f"{package} analyze {path}")),
@@ -201,20 +202,23 @@ def epoch_table(record: RunRecord) -> str:
     return markdown_table(head, rows)
 
 
-def part_table(config: ModelConfig) -> str:
-    """Return the network's stages with shapes, parameters and multiply-adds."""
-    parts = summarize(config).parts
-    rows = [
+def part_rows(parts: Sequence[Part]) -> list[tuple[str, ...]]:
+    """Return a row of `PART_HEAD` for each part of a network."""
+    return [
         (
             part.name,
             part.layers,
             " x ".join(map(str, part.shape)),
             f"{part.parameters:,}",
-            f"{part.multiply_adds / 1e6:.2f} M",
+            f"{part.multiply_adds / 1e6:,.2f} M",
         )
         for part in parts
     ]
-    return markdown_table(["Part", "Layers", "Output", "Parameters", "Multiply-adds"], rows)
+
+
+def part_table(config: ModelConfig) -> str:
+    """Return the network's stages with shapes, parameters and multiply-adds."""
+    return markdown_table(PART_HEAD, part_rows(summarize(config).parts))
 
 
 def settings_table(config: Config) -> str:

@@ -157,6 +157,26 @@ def test_what_is_set_already_is_not_advised():
     assert "Larger network" not in titles(RISING, RISING, width=8.0)
 
 
+def test_muon_is_not_told_to_penalise_filters_whose_norm_it_sets():
+    advice = advise(record_of([0.97] * 2, [0.5] * 2, optimizer="muon", dropout=0.1))
+    assert advice[1].flags == "--dropout 0.2"
+    strong = {"optimizer": "muon", "dropout": 0.3}
+    assert "Stronger regularisation" not in titles([0.97] * 2, [0.5] * 2, **strong)
+
+
+def test_only_a_command_that_trains_anew_is_called_so():
+    record = record_of([0.5], [0.5])
+    for command, is_shown in (("python train.py", True), ("python train.py --resume", False)):
+        record.environments = [{"command": command}]
+        assert ("The same training again" in render_markdown(record)) == is_shown
+
+
+def test_the_time_left_is_never_below_nothing():
+    record = record_of([0.5] * 3, [0.5] * 3, status="running", epochs=4)
+    record.history.train_seconds = 250.0
+    assert "about 0:00:00 of training left" in render_markdown(record)
+
+
 def test_a_run_that_stopped_early_is_not_told_to_be_shorter():
     advice = advise(record_of(RISING, RISING, epochs=200))
     (longer,) = (one for one in advice if one.title == "Longer training")
