@@ -198,7 +198,7 @@ class Config:
             for name, value in values
             if isinstance(value, Path) and value.is_absolute()
         }
-        names["data_url"] = re.sub(r"//[^/@]*@", "//", self.data_url)
+        names["data_url"] = without_password(self.data_url)
         return dataclasses.replace(self, **names)
 
     def to_json(self) -> str:
@@ -231,3 +231,8 @@ class Config:
             return cls(**values)
         except TypeError as error:
             raise ConfigError(f"a setting has a value of the wrong type: {error}") from error
+
+
+def without_password(text: str) -> str:
+    """Return an address, or any other words, without the user and the password in it."""
+    return re.sub(r"//[^/]*@", "//", text)

@@ -4,7 +4,6 @@ import contextlib
 import ctypes
 import os
 import platform
-import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from resnet_cifar100 import __version__
-from resnet_cifar100.config import Config
+from resnet_cifar100.config import Config, without_password
 from resnet_cifar100.errors import ConfigError
 from resnet_cifar100.parallel import highest_of_all_processes, local_device, world_size
 
@@ -48,14 +47,14 @@ def create_runtime(config: Config) -> Runtime:
     Raises:
         ConfigError: for a device that this machine does not have.
     """
+    if config.num_threads:
+        torch.set_num_threads(config.num_threads)
     device = local_device(choose_device(config.device))
     if device.type == "cuda":
         torch.cuda.set_device(device)
     notes = [f"Device {describe_device(device)}."]
     if world_size() > 1:
         notes.append(f"{world_size()} processes, each with its share of every batch.")
-    if config.num_threads:
-        torch.set_num_threads(config.num_threads)
     keep_freed_memory()
     torch.manual_seed(config.seed)
     torch.set_float32_matmul_precision("high")  # TF32 on a GPU; no effect on a CPU
@@ -178,9 +177,11 @@ def _program() -> str:
 
 def _without_folder(argument: str) -> str:
     """Return a word of a command line with nothing private in it: no folder, no password."""
-    flag, equals, value = argument.rpartition("=")
-    name = Path(value).name if Path(value).is_absolute() else value
-    return flag + equals + re.sub(r"//[^/@]*@", "//", name)
+    is_flag = argument.startswith("-")
+    flag, equals, value = argument.partition("=") if is_flag else ("", "", argument)
+    return (
+        flag + equals + without_password(Path(value).name if Path(value).is_absolute() else value)
+    )
 
 
 def _cpu_model() -> str:

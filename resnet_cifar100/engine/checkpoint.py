@@ -141,7 +141,6 @@ def remove_leftovers(run_dir: Path, config: Config) -> None:
             file.unlink()
     remove_temporaries(config.log_file)
     remove_temporaries(config.checkpoint_path)
-    remove_temporaries(config.checkpoint_path.with_name(f"{config.checkpoint_path.name}.sha256"))
 
 
 def _folders(run_dir: Path) -> list[Path]:

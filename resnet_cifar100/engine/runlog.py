@@ -71,7 +71,7 @@ class RunLog:
             self.tensorboard.close()
         if error is not None:
             word = "interrupted" if isinstance(error, InterruptedRunError) else "failed"
-            self.record.status = f"{word}: {error or kind}"
+            self.record.status = f"{word}: {str(error) or type(error).__name__}"
             with contextlib.suppress(CheckpointError):  # the error under way says more
                 self.write()
 
