@@ -3,7 +3,6 @@
 import dataclasses
 import itertools
 import json
-import math
 import statistics
 import string
 from collections.abc import Iterator, Sequence
@@ -11,10 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from resnet_cifar100.analysis.figures import draw_comparison
 from resnet_cifar100.analysis.material import Figures, clear_report
+from resnet_cifar100.analysis.significance import p_value
 from resnet_cifar100.analysis.webpage import render_page
 from resnet_cifar100.engine.advice import held_out_top1, top1_gap
 from resnet_cifar100.engine.record import RunRecord, load_record
@@ -113,30 +111,6 @@ def differing_settings(records: Sequence[RunRecord]) -> list[str]:
     """Return the names of the settings, and of the data set, that are not the same in all."""
     settings = [_settings(record) for record in records]
     return [name for name in settings[0] if len({str(one[name]) for one in settings}) > 1]
-
-
-def p_value(first: Sequence[float], second: Sequence[float]) -> float | None:
-    """Return the chance of means this far apart were there no difference.
-
-    None for single runs, and where nothing varies.
-    Welch's t-test, two-sided (Welch 1947, https://doi.org/10.1093/biomet/34.1-2.28).
-    """
-    if min(len(first), len(second)) < 2:
-        return None
-    gap = abs(statistics.mean(first) - statistics.mean(second))
-    errors = [statistics.variance(values) / len(values) for values in (first, second)]
-    if sum(errors) == 0:
-        return None
-    freedom = sum(errors) ** 2 / sum(
-        error**2 / (len(values) - 1) for error, values in zip(errors, (first, second), strict=True)
-    )
-    # With t = sqrt(freedom) tan(angle) the density of Student's t is a power of the cosine.
-    angle = math.atan(gap / math.sqrt(sum(errors) * freedom))
-    whole, tail = (
-        np.trapezoid(np.cos(grid) ** (freedom - 1), grid)
-        for grid in (np.linspace(start, math.pi / 2, 20_001) for start in (0.0, angle))
-    )
-    return float(tail / whole)
 
 
 def mean_and_spread(values: Sequence[float]) -> str:

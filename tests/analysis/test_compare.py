@@ -13,8 +13,8 @@ from resnet_cifar100.analysis.compare import (
     differing_settings,
     group_rows,
     group_runs,
-    p_value,
 )
+from resnet_cifar100.analysis.significance import p_value
 from resnet_cifar100.cli import main
 from resnet_cifar100.engine.record import load_record
 from resnet_cifar100.markdown import duration
