@@ -96,19 +96,18 @@ def _stop_earlier(record: RunRecord) -> Iterator[Advice]:
 
 def _regularise(record: RunRecord) -> Iterator[Advice]:
     gap, config = top1_gap(record), record.config
-    flags = []
-    if config.optimizer == "sgd":  # Muon gives its filters a norm, which no penalty can change
-        flags.append(f"--weight-decay {2 * config.weight_decay or 5e-4:g}")
-    if config.dropout < 0.3:
-        flags.append(f"--dropout {max(0.2, config.dropout + 0.1):.1f}")
-    if gap < WIDE_GAP or not flags:
+    if gap < WIDE_GAP or config.optimizer == "muon":  # which gives its filters a norm of its own
         return
     evidence = (
         f"Train top-1 ends at {record.history.epochs[-1]['train/top1']:.2%}, "
         f"{record.history.held_out} top-1 at {held_out_top1(record)[-1]:.2%}: "
-        f"a gap of {100 * gap:.1f} points."
+        f"a gap of {100 * gap:.1f} points. In this project's ablation of 50 epochs twice the "
+        "weight decay gained two points, more dropout none."
     )
-    yield Advice("Stronger regularisation", evidence, " ".join(flags))
+    flags = f"--weight-decay {2 * config.weight_decay or 5e-4:g}"
+    if config.dropout < 0.3:
+        flags += f" --dropout {max(0.2, config.dropout + 0.1):.1f}"
+    yield Advice("Stronger regularisation", evidence, flags)
 
 
 def _augment(record: RunRecord) -> Iterator[Advice]:
