@@ -56,7 +56,9 @@ _GPU = (
     # arXiv:1906.02629; Das et al. 2020, arXiv:2006.03810).
     Experiment("wrn_28_10", "--recipe strong --model wrn_28_10 --label-smoothing 0", seeds=1),
     Experiment("distilled", "--recipe distilled", teacher="wrn_28_10"),
+    Experiment("wrn_28_10 in 200 epochs", "--recipe strong --model wrn_28_10 --epochs 200"),
 )
+# One seed each, for a GPU, with the reference recipe or the strong one. None is measured yet.
 _LITTLE = ("resnet20", "resnet20v2", "resnet32", "resnet32v2", "resnet56", "resnet56v2")
 _ZOO = (
     # Strong augmentation is thought too much for fewer than a million parameters in 100 epochs.
