@@ -8,18 +8,20 @@ from resnet_cifar100.errors import ConfigError
 
 
 def reference() -> Config:
-    """ResNet44V2 as in the document, to the letter.
+    """ResNet44V2 as in the document, to the letter; for a GPU. Not measured here yet.
 
     SGD 0.1 with momentum 0.9 and weight decay 5e-4, cosine, 100 epochs of batch 128, crop with
-    padding 4, flip.
+    padding 4, flip. The document has 74.86% at best. `make gpu-table` trains three seeds of it; on
+    two CPU cores with bf16 it would take six hours (computed from its steps, docs/results.md).
     """
     return Config(recipe="reference", model="resnet44v2", compile=True)
 
 
 def fast() -> Config:
-    """The cheapest way to 75%: 75.92% +- 0.08 test top-1 after 9:23 min on two CPU cores with bf16.
+    """The cheapest way to 75%: 75.92% +- 0.08 test top-1 in ten minutes on two CPU cores with bf16.
 
-    Three seeds, records/2026-11-23_fast-seed0 to -seed2. The recipe of the speedrun entry
+    `python train.py --recipe fast --seed 0`, and 1 and 2: 9:37 and 9:23 min, 11:54 beside other
+    work; AMD EPYC, records/2026-11-23_fast-seed0 to -seed2. The recipe of the speedrun entry
     NAVIER-STOKED, see models/speednet.py, for a few more epochs.
     """
     return Config(
@@ -45,12 +47,11 @@ def fast() -> Config:
 
 
 def fast_resnet44v2() -> Config:
-    """ResNet44V2 with the ideas of the fast recipe: 74.61% after 43 min on two such cores.
+    """ResNet44V2 with the ideas of `fast`: 74.61% test top-1 in 43 min on two CPU cores with bf16.
 
-    Test top-1, one seed, other work beside it at times: records/2026-11-23_fast-resnet44v2-seed0.
-    With --epochs 24 it has 76.20%: records/2026-11-24_fast-resnet44v2-24-seed0, one seed, 1:51:44
-    of training in two sittings beside much other work. The document has 74.86% at best, in 100
-    epochs, which would take `reference` six hours there (computed from its steps).
+    `python train.py --recipe fast_resnet44v2`, one seed, other work beside it at times; AMD EPYC,
+    records/2026-11-23_fast-resnet44v2-seed0. With --epochs 24 it has 76.20%, one seed, 1:51:44 of
+    training in two sittings beside much other work: records/2026-11-24_fast-resnet44v2-24-seed0.
     """
     return dataclasses.replace(
         fast(),
@@ -69,11 +70,11 @@ def fast_resnet44v2() -> Config:
 
 
 def strong() -> Config:
-    """Meant to take ResNet44V2 to 80% in the document's 100 epochs. Not measured: it wants a GPU.
+    """Meant to take ResNet44V2 to 80% in the document's 100 epochs; for a GPU. Not measured yet.
 
     TrivialAugment with Cutout, as its authors use it on CIFAR-100 (Mueller and Hutter 2021,
     https://arxiv.org/abs/2103.10158), off in the last epochs; Nesterov momentum, warm-up, label
-    smoothing, and a moving average of the weights. `make gpu-table` measures it.
+    smoothing, and a moving average of the weights. `make gpu-table` trains three seeds of it.
     """
     return dataclasses.replace(
         reference(),
@@ -92,11 +93,12 @@ def strong() -> Config:
 
 
 def distilled() -> Config:
-    """The strong recipe with a larger network's answers besides the labels: wants --teacher.
+    """The strong recipe with a larger network's answers besides the labels. Not measured yet.
 
     CutMix besides TrivialAugment, for a teacher can name any picture; it sees the same augmented
-    images to the end (Beyer et al. 2021, https://arxiv.org/abs/2106.05237). Not measured yet: it
-    wants a GPU. `make gpu-table` trains a teacher, wrn_28_10, and measures it.
+    images to the end (Beyer et al. 2021, https://arxiv.org/abs/2106.05237). `python train.py
+    --recipe distilled --teacher FILE`; `make gpu-table` trains the teacher, wrn_28_10, and three
+    seeds.
     """
     return dataclasses.replace(
         strong(),
@@ -110,10 +112,10 @@ def distilled() -> Config:
 
 
 def quick() -> Config:
-    """A first result in minutes: 63.06% +- 0.15 test top-1 after 1:10 min on two such cores.
+    """A first result in minutes: 63.06% +- 0.15 test top-1 in 1:10 min on two CPU cores with bf16.
 
-    The fast recipe at half the width on images of 24 pixels. Three seeds,
-    records/2026-11-23_quick-fast-seed0 to -seed2.
+    The fast recipe at half the width on images of 24 pixels. `python train.py --recipe quick
+    --seed 0`, and 1 and 2; AMD EPYC, records/2026-11-23_quick-fast-seed0 to -seed2.
     """
     return dataclasses.replace(
         fast(),
@@ -129,7 +131,7 @@ def quick() -> Config:
 
 
 def smoke() -> Config:
-    """Every stage of a run in seconds: two epochs over 1,000 images at 16 pixels."""
+    """Every stage of a run in seconds, and no result: two epochs over 1,000 images of 16 pixels."""
     return Config(
         recipe="smoke",
         model="resnet8x4_s2",

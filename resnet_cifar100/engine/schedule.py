@@ -8,8 +8,9 @@ from resnet_cifar100.config import Config
 def lr_scale_at(step: int, config: Config, *, steps_per_epoch: int) -> float:
     """Return the share of the peak learning rate at a 0-based step, in 0..1.
 
-    A linear rise over the warm-up ends at the peak; from there cosine (Loshchilov and Hutter 2017,
-    https://arxiv.org/abs/1608.03983) or a straight line falls to zero at the end of the last epoch.
+    A linear rise over the warm-up (Goyal et al. 2017, https://arxiv.org/abs/1706.02677) ends at the
+    peak; from there cosine (Loshchilov and Hutter 2017, https://arxiv.org/abs/1608.03983) or a
+    straight line, as in airbench (models/speednet.py), falls to zero at the end of the last epoch.
     """
     warmup_steps = round(config.warmup_epochs * steps_per_epoch)
     if step < warmup_steps:

@@ -76,7 +76,10 @@ def _refuse_non_finite(state: TrainState, loss: Tensor) -> None:
 def _backward(
     state: TrainState, images: Tensor, targets: Tensor, image_size: int
 ) -> tuple[Tensor, Tensor]:
-    """Add the gradients of a batch to those of the weights; return loss and logits, detached."""
+    """Add the gradients of a batch to those of the weights; return loss and logits, detached.
+
+    Labels are smoothed as by Szegedy et al. 2016, https://arxiv.org/abs/1512.00567.
+    """
     config = state.config
     with state.runtime.autocast():
         logits = state.forward(state.preprocess(images, image_size)).float()

@@ -14,13 +14,14 @@ from resnet_cifar100.models.small_map import SmallMapConv2d
 
 STEM_WIDTH = 24  # 12 directions of a 2x2 patch of 3 channels, and their opposites
 MIN_IMAGE_SIZE = 16  # 15 -> 7 -> 3 -> 1
-LOGIT_SCALE = 1.25 / 9
+LOGIT_SCALE = 1.25 / 9  # the entry's, as is a head of the maximum and the mean
 
 
 class PooledGroup(nn.Module):
     """conv-pool-BN-SiLU, which halves the map, then one residual pair of convolutions.
 
-    (N,C,H,W) -> (N,D,H/2,W/2). `kernels` are the sides of the three filters.
+    (N,C,H,W) -> (N,D,H/2,W/2). `kernels` are the sides of the three filters. SiLU: Elfwing et al.
+    2017, https://arxiv.org/abs/1702.03118.
     """
 
     def __init__(

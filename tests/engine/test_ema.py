@@ -77,6 +77,16 @@ def average(request):
     return ema
 
 
+def test_the_random_start_is_forgotten_long_before_the_final_decay_would():
+    model = create_model(ModelConfig(name="speednet", width=0.25))
+    ema = Ema(model, 0.999)
+    for weight in model.parameters():
+        weight.data.fill_(1)
+    for step in range(24):
+        ema.update(model, step)
+    assert all(torch.allclose(w, torch.ones_like(w), atol=1e-5) for w in ema.model.parameters())
+
+
 def draw_batches():
     torch.manual_seed(1)
     return [2 * torch.randn(count, 3, 16, 16) + 0.5 for count in (12, 12, 7)]
