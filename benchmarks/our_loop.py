@@ -23,11 +23,19 @@ from resnet_cifar100.runtime import create_runtime
 
 
 @cache
-def ready_state(config: Config) -> tuple[TrainState, TrainLoader]:
-    """Return a state that has compiled all it needs, and its loader; made once in a process."""
+def ready_state(
+    config: Config, layout: torch.memory_format = torch.channels_last
+) -> tuple[TrainState, TrainLoader]:
+    """Return a state that has compiled all it needs, and its loader; made once in a process.
+
+    A layout other than that of `train.py` is for runs that are not compiled.
+    """
     runtime = create_runtime(config)
     loader = TrainLoader(training_split().to(runtime.device), config)
     state = create_state(config, runtime, loader)
+    if layout != torch.channels_last:
+        state.model.to(memory_format=layout)
+        state.preprocess.register_forward_hook(lambda _module, _inputs, images: images.contiguous())
     if runtime.is_compiled or runtime.device.type == "cuda":
         say(warm_up(state, *next(loader.batches(0))))  # it tells where a GPU captures no graph
     state.model.train()
@@ -35,9 +43,11 @@ def ready_state(config: Config) -> tuple[TrainState, TrainLoader]:
 
 
 @cache
-def step_block(config: Config, image_size: int) -> Block:
+def step_block(
+    config: Config, image_size: int, layout: torch.memory_format = torch.channels_last
+) -> Block:
     """Return the training step at one of the image sizes of `config`, loading included."""
-    state, loader = ready_state(config)
+    state, loader = ready_state(config, layout)
     first_step = steps_by_size(config, len(loader))[image_size][0]
     batches = endless(loader)
 

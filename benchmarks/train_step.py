@@ -37,7 +37,8 @@ TUNED = "plain loop, bf16, channels_last, more workers"
 SPEED_HEAD = ["Ratio to the plain loop", "GFLOP/s", "Share of the matrix product"]
 HOW_PLAIN = (
     "The plain loop: DataLoader with two workers, crop and flip with Pillow one image at a time, "
-    "eager, fp32, NCHW, SGD, in a process of its own. Ours: the step of `train.py` with its loader."
+    "eager, fp32, NCHW, SGD, in a process of its own. Ours: the step of `train.py` with its "
+    "loader, channels_last where no other layout is named."
 )
 HOW_TURNS = (
     "Medians over {rounds} rounds in which all rows of one image size take turns; two before them "
@@ -120,6 +121,10 @@ def variants(
             config = dataclasses.replace(subject.config, precision=precision, compile=is_compiled)
             name = f"ours, {'compiled' if is_compiled else 'eager'}, {precision}"
             found.append(Variant(name, precision, step_block(config, image_size)))
+    if subject.has_all:
+        config = dataclasses.replace(subject.config, precision=asked.precision, compile=False)
+        block = step_block(config, image_size, torch.contiguous_format)
+        found.append(Variant(f"ours, eager, {asked.precision}, NCHW", asked.precision, block))
     return found
 
 

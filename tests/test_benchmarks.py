@@ -1,6 +1,7 @@
 """What the benchmarks measure and make of it; how fast anything is belongs to no test."""
 
 import dataclasses
+import itertools
 import json
 import statistics
 from contextlib import ExitStack
@@ -140,6 +141,17 @@ def test_our_step_is_timed_at_the_asked_size_and_only_there(few_images, speedy_c
     assert sizes[12:] == [20]
 
 
+def test_the_other_layout_is_that_of_weights_and_images(few_images, speedy_config):
+    for layout, other in itertools.permutations((torch.channels_last, torch.contiguous_format)):
+        state, loader = our_loop.ready_state(speedy_config, layout)
+        images, _ = next(loader.batches(0))
+        weight = state.model.stages[0].conv1.weight
+        for tensor in (weight, state.preprocess(images, 16)):
+            assert tensor.is_contiguous(memory_format=layout)
+            assert not tensor.is_contiguous(memory_format=other)
+    our_loop.step_block(speedy_config, 16, torch.contiguous_format)(1)
+
+
 def test_a_run_counts_each_image_size_as_often_as_the_schedule_has_it():
     fast = create_recipe("fast")
     steps = our_loop.steps_by_size(fast, 48)
@@ -171,7 +183,8 @@ def test_without_a_compiler_the_compiled_variants_are_left_out_with_a_note(
 ):
     subject = train_step.Subject(speedy_config, ("bf16",))
     found = train_step.variants(subject, 16, ASKED, process=None)
-    assert [v.name for v in found] == ["plain loop", "ours, eager, fp32", "ours, eager, bf16"]
+    ours = ["ours, eager, fp32", "ours, eager, bf16", "ours, eager, bf16, NCHW"]
+    assert [v.name for v in found] == ["plain loop", *ours]
     for variant in found:
         variant.seconds = [1.0, 2.0]
     rates = {"fp32": 1e12, "bf16": 2e12}
