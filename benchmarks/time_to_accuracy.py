@@ -28,13 +28,13 @@ from resnet_cifar100.runtime import choose_device, describe_device
 TARGET = 0.75
 NAME = "time_to_accuracy"
 HOW = (
-    "Recipe `{recipe}`, {epochs} epochs, on {title}, one training for each seed. Test top-1 is "
-    "that of the final weights. Seconds are of training steps with their loading, as `train.py` "
-    "counts them: without evaluation, and without what comes before the first step, which is the "
-    "column Warm-up (long for the first seed, whose compilations the others find on the disk). At "
-    "{target:.0%}: the seconds until the first epoch that ended with at least that, for seeds "
-    "whose final weights have it; the curve chooses nothing. The spread is the "
-    "standard deviation over seeds."
+    "Recipe `{recipe}`, {epochs} epochs, on {title}, on a GPU with `--compile`, one training for "
+    "each seed. Test top-1 is that of the final weights. Seconds are of training steps with their "
+    "loading, as `train.py` counts them: without evaluation, and without what comes before the "
+    "first step, which is the column Warm-up (long for the first seed, whose compilations the "
+    "others find on the disk). At {target:.0%}: the seconds until the first epoch that ended with "
+    "at least that, for seeds whose final weights have it; the curve chooses nothing. The spread "
+    "is the standard deviation over seeds."
 )
 
 
