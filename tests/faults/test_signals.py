@@ -69,8 +69,12 @@ def test_a_second_sigterm_changes_nothing_and_a_second_ctrl_c_ends_at_once():
 
 
 def test_a_signal_before_there_is_a_state_to_save_does_what_it_always_does():
-    with Stop(0), pytest.raises(KeyboardInterrupt):
-        signal.raise_signal(signal.SIGINT)
+    before = signal.getsignal(signal.SIGINT)
+    with Stop(0) as stop:
+        assert signal.getsignal(signal.SIGINT) == before
+        stop.begin()
+        assert signal.getsignal(signal.SIGINT) != before
+    assert signal.getsignal(signal.SIGINT) == before
 
 
 def test_settings_given_last_survive_a_kill_before_the_next_state(
