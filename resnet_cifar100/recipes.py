@@ -97,8 +97,8 @@ def distilled() -> Config:
 
     CutMix besides TrivialAugment, for a teacher can name any picture; it sees the same augmented
     images to the end (Beyer et al. 2021, https://arxiv.org/abs/2106.05237). `python train.py
-    --recipe distilled --teacher FILE`; `make gpu-table` trains the teacher, wrn_28_10, and three
-    seeds.
+    --recipe distilled --teacher FILE`; `make gpu-table` trains the teacher, wrn_28_10 at half
+    width, and three seeds.
     """
     return dataclasses.replace(
         strong(),
