@@ -5,6 +5,7 @@ from datetime import date
 from pathlib import Path
 
 from resnet_cifar100.config import Config
+from resnet_cifar100.engine.checkpoint import load_newest_state
 from resnet_cifar100.engine.record import load_record
 from resnet_cifar100.errors import CheckpointError, ConfigError
 
@@ -40,6 +41,8 @@ def newest_run_dir(checkpoint_dir: Path) -> Path:
 def recorded_config(run_dir: Path) -> Config:
     """Return the settings that the run in `run_dir` was last given.
 
+    Where config.json is damaged they are those of the newest state.
+
     Raises:
         CheckpointError: where `run_dir` holds no run, or none that can be read.
     """
@@ -47,5 +50,8 @@ def recorded_config(run_dir: Path) -> Config:
         return Config.from_json((run_dir / "config.json").read_text())
     except OSError as error:
         raise CheckpointError(f"{run_dir} holds no run to resume") from error
-    except ConfigError as error:
+    except (ConfigError, UnicodeDecodeError) as error:
+        saved, _ = load_newest_state(run_dir)
+        if saved is not None:
+            return saved.config
         raise CheckpointError(f"{run_dir / 'config.json'} cannot be used: {error}") from error

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import random
+import shutil
 import signal
 import time
 
@@ -12,7 +13,7 @@ from resnet_cifar100.engine.checkpoint import load_newest_state
 from resnet_cifar100.engine.runs import recorded_config
 from resnet_cifar100.engine.stop import Stop
 from resnet_cifar100.engine.trainer import fit
-from resnet_cifar100.errors import InterruptedRunError
+from resnet_cifar100.errors import CheckpointError, InterruptedRunError
 from tests.engine.test_resume import fingerprint
 from tests.faults.training import (
     end_of,
@@ -85,6 +86,12 @@ def test_settings_given_last_survive_a_kill_before_the_next_state(
     longer = dataclasses.replace(tiny_config, epochs=tiny_config.epochs + 1)
     dataclasses.replace(record, config=longer, status="running").save(run_dir)
     assert recorded_config(run_dir) == longer
+    for damaged in (b"{", b"\xff"):  # then those of the newest state
+        (run_dir / "config.json").write_bytes(damaged)
+        assert recorded_config(run_dir) == tiny_config
+    shutil.rmtree(run_dir / "state")
+    with pytest.raises(CheckpointError, match="cannot be used"):
+        recorded_config(run_dir)
 
 
 def test_a_run_stops_before_its_time_is_up_and_goes_on_exactly(
