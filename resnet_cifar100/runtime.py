@@ -179,9 +179,8 @@ def _without_folder(argument: str) -> str:
     """Return a word of a command line with nothing private in it: no folder, no password."""
     is_flag = argument.startswith("-")
     flag, equals, value = argument.partition("=") if is_flag else ("", "", argument)
-    return (
-        flag + equals + without_password(Path(value).name if Path(value).is_absolute() else value)
-    )
+    name = Path(value).name if Path(value).is_absolute() else value
+    return flag + equals + without_password(name)
 
 
 def _cpu_model() -> str:

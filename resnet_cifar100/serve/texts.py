@@ -80,7 +80,7 @@ pictures do.
 """
 
 _UNCALIBRATED = """The probability is not calibrated, and no picture is called unlike the data:
-`python -m resnet_cifar100 calibrate` mends both.
+`python -m resnet_cifar100 calibrate --held-out CHECKPOINT` mends both.
 """
 
 _LIMITS = """
