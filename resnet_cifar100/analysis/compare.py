@@ -151,7 +151,9 @@ HEAD = ("Settings", "Runs", "Test top-1", "Against A", "p", "Gap", "Time")
 
 def _settings(record: RunRecord) -> dict[str, Any]:
     values = {"data set": record.title, **dataclasses.asdict(record.config)}
-    words = {name: " ".join(map(str, v)) for name, v in values.items() if isinstance(v, tuple)}
+    words = {
+        name: " ".join(map(str, v)) or "none" for name, v in values.items() if isinstance(v, tuple)
+    }
     return {name: v for name, v in {**values, **words}.items() if name not in _INCIDENTAL}
 
 
@@ -211,11 +213,11 @@ def _render(groups: Sequence[Group], figures: Figures) -> str:
         SYNTHETIC_WARNING if title == "SYNTHETIC" else "",
         "## Results\n",
         markdown_table(HEAD, rows),
-        "Mean and standard deviation of the test top-1 of final weights, over runs that differ in "
-        "their seeds alone. Against A: points more than the first. p: the chance of means so far "
-        "apart without a difference (Welch's t-test, two-sided). Gap: train less held-out top-1 at "
-        "the end, in points. Time: training. By the choice of 10,000 test images alone a figure is "
-        "uncertain by up to 0.5 points, by less against another on the same images.\n",
+        "Mean and standard deviation of the test top-1 of the weights kept, over runs that differ "
+        "in their seeds alone. Against A: points more than the first. p: the chance of means so "
+        "far apart without a difference (Welch's t-test, two-sided). Gap: train less held-out "
+        "top-1 at the end, in points. Time: training. By the choice of 10,000 test images alone a "
+        "figure is uncertain by up to 0.5 points, by less against another on the same images.\n",
         "".join(f"- {caution}\n" for caution in cautions(groups)),
         "## Curves\n",
         curves,
@@ -242,8 +244,8 @@ def cautions(groups: Sequence[Group]) -> list[str]:
     if tests > 1:
         lines.append(
             f"{tests} comparisons: were there no difference anywhere, one p below 0.05 would still "
-            f"be in up to {1 - 0.95**tests:.0%} of such tables. What times {tests} is below 0.05 "
-            "stands (Bonferroni)."
+            f"be in up to {1 - 0.95**tests:.0%} of such tables. A p below 0.05 even when "
+            f"multiplied by {tests} is more than that (Bonferroni)."
         )
     stamps = [run.record.environments[-1] for group in groups for run in group.runs]
     for key in ("commit", "torch", "cpu", "gpu"):
