@@ -24,7 +24,7 @@ from resnet_cifar100.runtime import create_runtime, environment
 from resnet_cifar100.storage import replace_file
 
 ROUNDS = {"cpu": 3, "cuda": 10}
-MODELS = ("resnet44v2", "resnet18", "speednet")
+MODELS = ("resnet44v2", "fast_resnet44v2", "resnet18", "speednet")
 
 
 @dataclass

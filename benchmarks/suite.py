@@ -5,12 +5,21 @@
 On a GPU whole trainings to 75% belong to it (--seeds 10); on a CPU only with --only.
 """
 
-from benchmarks import inference, loader, processes, scaling, time_to_accuracy, train_step
+from benchmarks import (
+    inference,
+    loader,
+    processes,
+    scaling,
+    step_parts,
+    time_to_accuracy,
+    train_step,
+)
 from benchmarks.page import main
 
 MAKERS = {
     "time_to_accuracy": time_to_accuracy.tables,  # first, where it is: it alone needs the data set
     "train_step": train_step.tables,
+    "step_parts": step_parts.tables,
     "loader": loader.tables,
     "scaling": scaling.tables,
     "processes": processes.tables,

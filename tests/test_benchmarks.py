@@ -9,8 +9,20 @@ from contextlib import ExitStack
 import pytest
 import torch
 from PIL import Image
+from torch.nn.functional import normalize
+from torch.testing import assert_close
 
-from benchmarks import images, inference, measure, our_loop, page, processes, scaling, train_step
+from benchmarks import (
+    images,
+    inference,
+    measure,
+    our_loop,
+    page,
+    processes,
+    scaling,
+    step_parts,
+    train_step,
+)
 from benchmarks import plain_loop as plain
 from benchmarks import time_to_accuracy as accuracy
 from resnet_cifar100.config import Config, ModelConfig
@@ -113,7 +125,7 @@ def test_the_plain_loop_uses_the_convolutions_of_the_library_with_equal_results(
         torch.nn.Conv2d
     }
     batch = torch.randn(4, 3, 16, 16)
-    torch.testing.assert_close(theirs(batch), ours(batch), rtol=1e-3, atol=1e-3)
+    assert_close(theirs(batch), ours(batch), rtol=1e-3, atol=1e-3)
 
 
 def test_the_plain_loop_trains(few_images, monkeypatch):
@@ -203,6 +215,29 @@ def test_a_full_width_without_the_plain_loop_has_no_ratio(few_images, speedy_con
     found = train_step.variants(subject, 16, ASKED, process=None)
     assert [v.name for v in found] == ["ours, eager, bf16"]
     assert train_step.ratio_text(found[0], found) == "-"
+
+
+def test_each_part_of_a_step_does_its_work_and_leads_nowhere(few_images, speedy_config):
+    config = dataclasses.replace(speedy_config, augment=("trivial_augment",))
+    state, _ = our_loop.ready_state(config)
+    before = [p.detach().clone() for p in state.model.parameters()]
+    done = {name: piece() for name, piece in step_parts.part_pieces(config, 16).items()}
+    assert list(done) == list(step_parts.PARTS)
+    assert done["crops"][0].shape == done["augment"][0].shape == (config.batch_size, 3, 32, 32)
+    assert done["resize"].shape == done["normalise"].shape == (config.batch_size, 3, 16, 16)
+    assert all((p.grad is not None) == p.requires_grad for p in state.model.parameters())
+    for old, new in zip(before, state.model.parameters(), strict=True):  # Muon rescales filters
+        assert_close(normalize(new.flatten(), dim=0), normalize(old.flatten(), dim=0))
+
+
+def test_a_step_of_whole_images_has_no_resize(few_images, speedy_config):
+    config = dataclasses.replace(speedy_config, image_size=32)
+    seconds = step_parts.measure(config, 32, ASKED)
+    assert list(seconds) == ["step", *(name for name in step_parts.PARTS if name != "resize")]
+    assert all(len(rounds) == ASKED.rounds and min(rounds) > 0 for rounds in seconds.values())
+    seconds = {name: [0.5, 0.1, 0.2] for name in seconds} | {"step": [2.0, 1.0, 0.4]}
+    cells = step_parts.row(config, 32, seconds)
+    assert cells[3:] == ["1,000.0", "20.00%", "20.00%", "-", "20.00%", "20.00%", "20.00%"]
 
 
 @pytest.mark.parametrize(("percent", "expected"), [(50, 50.0), (99, 99.0), (100, 100.0)])

@@ -67,6 +67,12 @@ def _mirrored(size: int, padding: int) -> Tensor:
     return size - 1 - (size - 1 - index).abs()
 
 
+def resize(images: Tensor, image_size: int) -> Tensor:
+    """Return images (N,C,H,W) as float32 (N,C,S,S), antialiased bilinear, S = `image_size`."""
+    floats = images.contiguous().float()  # channels_last takes twice as long
+    return F.interpolate(floats, size=(image_size,) * 2, mode="bilinear", antialias=True)
+
+
 class Preprocess(nn.Module):
     """What stands before every network: uint8 (N,3,H,W) -> float32 (N,3,S,S), S = `image_size`.
 
@@ -90,10 +96,9 @@ class Preprocess(nn.Module):
 
         `image_size` stands in for S while the network trains on smaller images.
         """
-        size = (image_size or self.image_size,) * 2
-        if images.shape[-2:] != size:
-            floats = images.contiguous().float()  # channels_last takes twice as long to resize
-            images = F.interpolate(floats, size=size, mode="bilinear", antialias=True)
+        size = image_size or self.image_size
+        if images.shape[-2:] != (size, size):
+            images = resize(images, size)
         floats = images.contiguous(memory_format=torch.channels_last).float()
         # Means and deviations as large as an image: loops over three channels alone are slow.
         mean, std = (

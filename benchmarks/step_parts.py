@@ -1,0 +1,120 @@
+"""Where the time of a training step goes: loading, augmentation, resizing, network, optimizers.
+
+python -m benchmarks.step_parts [--device cpu] [--rounds N]
+"""
+
+import dataclasses
+import statistics
+from collections.abc import Callable, Iterator, Mapping
+
+import torch.nn.functional as F
+
+from benchmarks.measure import mean_of_turns, seconds_per_piece, take_turns
+from benchmarks.our_loop import endless, forget, ready_state, step_block
+from benchmarks.page import Asked, Table, main
+from resnet_cifar100.config import Config
+from resnet_cifar100.data.augment import step_generator
+from resnet_cifar100.data.loader import TrainLoader
+from resnet_cifar100.data.transforms import resize
+from resnet_cifar100.recipes import create_recipe
+
+RECIPES = ("reference", "fast", "fast_resnet44v2")
+STEP = "step"
+PARTS = ("crops", "augment", "resize", "normalise", "network", "optimizers")
+HOW = (
+    "The recipes with `--augment trivial_augment`, eager, in {precision}. Each part is timed alone "
+    "on one batch: crops and flips; TrivialAugment; the resize to the side in the table; "
+    "normalisation; the network forward and backward with its loss; all optimizers. Shares are of "
+    "the whole step as `train.py` takes it. Medians over {rounds} rounds in which the step and its "
+    "parts take turns; two rounds before them are not counted. What is wanting to 100% is the "
+    "check for finite numbers, and noise."
+)
+
+
+def part_pieces(config: Config, image_size: int) -> dict[str, Callable[[], object]]:
+    """Return what each part of a step does with one batch, in the order of PARTS."""
+    state, loader = ready_state(config)
+    crops = endless(TrainLoader(loader.split, dataclasses.replace(config, augment=())))
+    images, targets = next(crops)
+    is_resized = image_size != images.shape[-1]
+    floats = resize(images, image_size) if is_resized else images
+    pixels = state.preprocess(floats, image_size)
+
+    def network() -> None:
+        state.model.zero_grad()
+        with state.runtime.autocast():
+            loss = F.cross_entropy(state.forward(pixels).float(), targets)
+        loss.backward()
+
+    def optimizers() -> None:
+        """Take the steps that cost what all steps cost, and lead nowhere."""
+        for optimizer in state.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = 0.0
+            optimizer.step()
+
+    pieces = {
+        "crops": lambda: next(crops),
+        "augment": lambda: loader.augment(images, targets, step_generator(0)),
+        "normalise": lambda: state.preprocess(floats, image_size),
+        "network": network,
+        "optimizers": optimizers,
+    }
+    if is_resized:
+        pieces["resize"] = lambda: resize(images, image_size)
+    return {name: pieces[name] for name in PARTS if name in pieces}
+
+
+def measure(config: Config, image_size: int, asked: Asked) -> dict[str, list[float]]:
+    """Return the seconds of a step and of each of its parts, in each round."""
+    device = ready_state(config)[0].runtime.device
+    blocks = {
+        name: lambda pieces, piece=piece: [seconds_per_piece(piece, pieces, device)]
+        for name, piece in part_pieces(config, image_size).items()
+    }
+    turns = take_turns(
+        {STEP: step_block(config, image_size), **blocks},
+        rounds=asked.rounds,
+        turn_seconds=asked.turn_seconds,
+    )
+    return mean_of_turns(turns)
+
+
+def row(config: Config, image_size: int, seconds: Mapping[str, list[float]]) -> list[str]:
+    """Return the row of the table: a dash for a part that the step does not have."""
+    median = {name: statistics.median(values) for name, values in seconds.items()}
+    shares = [f"{median[name] / median[STEP]:.2%}" if name in median else "-" for name in PARTS]
+    name = f"{config.recipe} ({config.model})"
+    batch, step_ms = str(config.batch_size), f"{median[STEP] * 1e3:,.1f}"
+    return [name, batch, str(image_size), step_ms, *shares]
+
+
+def tables(asked: Asked) -> Iterator[Table]:
+    """Yield one table: each recipe at each of its image sizes."""
+    rows, samples = [], {}
+    for recipe in RECIPES:
+        config = dataclasses.replace(
+            create_recipe(recipe),
+            device=asked.device,
+            precision=asked.precision,
+            compile=False,
+            augment=("trivial_augment",),
+        )
+        for image_size in (*config.early_sizes, config.image_size):
+            seconds = measure(config, image_size, asked)
+            rows.append(row(config, image_size, seconds))
+            samples[f"{recipe}, {image_size} px"] = seconds
+        forget(asked.device)
+    yield Table(
+        name="step_parts",
+        title="Parts of a training step",
+        how=HOW.format(precision=asked.precision, rounds=asked.rounds),
+        head=["Recipe", "Batch", "Side", "Step, ms", *(part.capitalize() for part in PARTS)],
+        rows=rows,
+        samples={"seconds": samples},
+        notes=asked.notes,
+    )
+
+
+if __name__ == "__main__":
+    main({"step_parts": tables})
