@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from resnet_cifar100.analysis.figures import draw_comparison
+from resnet_cifar100.analysis.figures import comparison_size, draw_comparison, draw_top1
 from resnet_cifar100.analysis.material import Figures, clear_report
 from resnet_cifar100.analysis.significance import p_value
 from resnet_cifar100.analysis.webpage import render_page
@@ -203,15 +203,22 @@ def _render(groups: Sequence[Group], figures: Figures) -> str:
     drawn = [(group.name, [run.record for run in group.counted]) for group in groups]
     curves = figures.add(
         "curves",
-        "Held-out top-1 of the runs over epochs and over training time",
-        (12, 4.6),
+        "Held-out top-1 of the runs over epochs",
+        comparison_size(len(groups)),
         lambda figure: draw_comparison(figure, drawn),
+    )
+    dots = any(group.top1 for group in groups) and figures.add(
+        "top1",
+        "Test top-1 of every finished run",
+        (12, 1.1 + 0.32 * len(groups)),
+        lambda figure: draw_top1(figure, [(group.name, group.top1) for group in groups]),
     )
     rows = [(plain(name), *figures_of) for name, *figures_of in group_rows(groups)]
     parts = [
         f"# {len(runs)} runs on {title} compared\n",
         SYNTHETIC_WARNING if title == "SYNTHETIC" else "",
         "## Results\n",
+        dots,
         markdown_table(HEAD, rows),
         "Mean and standard deviation of the test top-1 of the weights kept, over runs that differ "
         "in their seeds alone. Against A: points more than the first. p: the chance of means so "

@@ -1,9 +1,12 @@
 """Curves of runs, drawn from their records."""
 
+import itertools
+import math
+import statistics
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -14,6 +17,8 @@ from resnet_cifar100.engine.record import RunRecord
 
 CURVES_SIZE = (12.0, 6.8)
 FEW_EPOCHS = 20  # of which each is marked
+MOST_LINES = 8  # in one picture: four colours, whole and dashed
+PANEL_COLUMNS = 4
 
 
 def save_curves(record: RunRecord, path: Path) -> None:
@@ -33,23 +38,58 @@ def draw_curves(figure: Figure, record: RunRecord) -> None:
     figure.suptitle(title, fontsize=12, fontweight="bold")
 
 
+def draw_top1(figure: Figure, groups: Sequence[tuple[str, Sequence[float]]]) -> None:
+    """Draw the test top-1 (0..1) of every run, a row a group, its mean a stroke, the first on top.
+
+    A line leads down from the mean of the first group, which the others are compared with.
+    """
+    axes = figure.subplots()
+    for row, (_, top1) in enumerate(groups):
+        color = "C0" if row == 0 else "C1"
+        axes.plot([100 * one for one in top1], [row] * len(top1), "o", ms=5, alpha=0.6, color=color)
+        if top1:
+            axes.plot(100 * statistics.fmean(top1), row, "|", ms=16, mew=2.5, color=color)
+    if groups[0][1]:
+        axes.axvline(100 * statistics.fmean(groups[0][1]), color="C0", lw=1, ls=":")
+    axes.set_yticks(range(len(groups)), [name for name, _ in groups])
+    axes.set_ylim(len(groups) - 0.4, -0.6)
+    axes.set_xlabel("test top-1, %: a dot a run, a stroke the mean")
+    axes.grid()
+
+
 def draw_comparison(figure: Figure, groups: Sequence[tuple[str, Sequence[RunRecord]]]) -> None:
     """Draw held-out accuracy over epochs and over time: a line a group, the mean of its runs.
 
-    A line ends with the shortest of its runs.
+    A line ends with the shortest of its runs. More groups than can be told apart get a panel each,
+    over epochs, beside the first of them.
     """
+    every = [record for _, records in groups for record in records]
+    if len(groups) > MOST_LINES:
+        panels = figure.subplots(
+            math.ceil(len(groups) / PANEL_COLUMNS), PANEL_COLUMNS, sharex=True, sharey=True
+        )
+        for axes, group in itertools.zip_longest(panels.flat, groups):
+            if group is None:
+                axes.remove()
+                continue
+            axes.plot(*_mean_curve(groups[0][1]), color="C0", lw=1)
+            if group is not groups[0]:
+                axes.plot(*_mean_curve(group[1]), color="C1", lw=2)
+            _epoch_axis(axes, every, textwrap.fill(group[0], 34), "top-1, %")
+            axes.title.set_fontsize(9)
+            axes.label_outer()
+        panels[0, 0].set_ylim(bottom=0)
+        figure.suptitle("Held-out top-1 by epoch, each beside A", fontsize=11)
+        return
     by_epoch, by_time = figure.subplots(1, 2, sharey=True)
     for index, (name, records) in enumerate(groups):
-        shared = min(len(record.history.epochs) for record in records)
-        top1 = np.mean([held_out_top1(record)[:shared] for record in records], axis=0)
-        seconds = np.mean(
-            [[row["train_seconds"] for row in r.history.epochs[:shared]] for r in records], axis=0
-        )
-        style = {"color": f"C{index % 4}", "ls": ("-", "--", ":", "-.")[index // 4 % 4]}
-        style["marker"] = "o" if shared <= FEW_EPOCHS else ""
-        by_epoch.plot(_ends(records[0])[:shared], 100 * top1, ms=3, label=name, **style)
-        by_time.plot(seconds / 60, 100 * top1, ms=3, **style)
-    every = [record for _, records in groups for record in records]
+        ends, top1 = _mean_curve(records)
+        epochs = zip(*(record.history.epochs for record in records), strict=False)
+        minutes = [statistics.fmean(row["train_seconds"] for row in rows) / 60 for rows in epochs]
+        style = {"color": f"C{index % 4}", "ls": ("-", "--")[index // 4]}
+        style["marker"] = "o" if len(ends) <= FEW_EPOCHS else ""
+        by_epoch.plot(ends, top1, ms=3, label=name, **style)
+        by_time.plot(minutes, top1, ms=3, **style)
     _epoch_axis(by_epoch, every, "Held-out top-1 by epoch", "top-1, %")
     by_time.set_title("and by training time")
     by_time.set_xlabel("minutes of training")
@@ -57,6 +97,18 @@ def draw_comparison(figure: Figure, groups: Sequence[tuple[str, Sequence[RunReco
     by_time.set_xlim(left=0)
     by_epoch.set_ylim(bottom=0)
     figure.legend(loc="outside lower center", ncols=2)
+
+
+def comparison_size(groups: int) -> tuple[float, float]:
+    """Return width and height that `draw_comparison` wants, in inches."""
+    return 12.0, 4.6 if groups <= MOST_LINES else 0.6 + 2.1 * math.ceil(groups / PANEL_COLUMNS)
+
+
+def _mean_curve(records: Sequence[RunRecord]) -> tuple[list[float], list[float]]:
+    """Return where the epochs that all have end, and the mean held-out top-1 there, in per cent."""
+    rows = zip(*(held_out_top1(record) for record in records), strict=False)
+    top1 = [100 * statistics.fmean(of_epoch) for of_epoch in rows]
+    return _ends(records[0])[: len(top1)], top1
 
 
 def _ends(record: RunRecord) -> list[float]:

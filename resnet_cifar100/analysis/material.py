@@ -115,7 +115,7 @@ FILES = (
 )
 FIGURES = (
     *("curves", "superclasses", "superclass-confusion", "confusion", "pairs", "losses"),
-    *("answers", "gradcam", "confidence", "corruptions", "filters"),
+    *("answers", "gradcam", "confidence", "corruptions", "filters", "top1"),
 )
 
 

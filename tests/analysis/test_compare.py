@@ -6,6 +6,7 @@ import pytest
 import scipy.stats
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
 
 from resnet_cifar100.analysis.compare import (
     Run,
@@ -14,8 +15,10 @@ from resnet_cifar100.analysis.compare import (
     group_rows,
     group_runs,
 )
+from resnet_cifar100.analysis.figures import comparison_size, draw_comparison, draw_top1
 from resnet_cifar100.analysis.significance import p_value
 from resnet_cifar100.cli import main
+from resnet_cifar100.engine.advice import held_out_top1
 from resnet_cifar100.engine.record import load_record
 from resnet_cifar100.markdown import duration
 from tests.conftest import REPOSITORY
@@ -76,7 +79,7 @@ def test_a_comparison_is_written_as_page_and_facts(tmp_path):
     assert all(f"| {folder.name} |" in page for folder in [*FAST, *QUICK])
     html = (tmp_path / "report.html").read_text()
     sources = re.findall(r'(?:src|srcset|href)="([^"#][^"]*)"', html)
-    assert len(sources) == 2
+    assert len(sources) == 4
     assert all(source.startswith("data:image/png;base64,") for source in sources)
 
 
@@ -95,6 +98,36 @@ def test_an_unfinished_run_is_shown_and_does_not_count(tmp_path):
     page = (tmp_path / "out/report.md").read_text()
     assert "interrupted: by a test" in page
     assert "A: 1 not finished, which do not count." in page
+
+
+def test_the_top1_of_each_run_is_a_dot_in_the_row_of_its_group():
+    figure = Figure()
+    draw_top1(figure, [("A", [0.5, 0.7]), ("B: not finished", []), ("C", [0.8])])
+    (axes,) = figure.axes
+    drawn = [(line.get_marker(), *map(list, line.get_data())) for line in axes.lines]
+    assert [(xs, ys) for marker, xs, ys in drawn if marker == "o"] == [
+        (pytest.approx([50, 70]), [0, 0]),
+        ([], []),
+        (pytest.approx([80]), [2]),
+    ]
+    assert [(xs, ys) for marker, xs, ys in drawn if marker == "|"] == [
+        (pytest.approx([60]), [0]),
+        (pytest.approx([80]), [2]),
+    ]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["A", "B: not finished", "C"]
+
+
+@pytest.mark.parametrize(("count", "panels", "lines"), [(8, 2, 8), (9, 9, 2)])
+def test_more_groups_than_lines_can_show_get_a_panel_each_beside_the_first(count, panels, lines):
+    fast, quick = load_record(FAST[0]), load_record(QUICK[0])
+    figure = Figure(figsize=comparison_size(count))
+    groups = [("A", [fast]), *((f"group {index}", [quick]) for index in range(1, count))]
+    draw_comparison(figure, groups)
+    assert len(figure.axes) == panels
+    last = figure.axes[-1].lines
+    assert len(last) == lines
+    shown = [max(line.get_ydata()) for line in (last[0], last[-1])]
+    assert shown == [pytest.approx(100 * max(held_out_top1(record))) for record in (fast, quick)]
 
 
 def test_a_seed_taken_twice_is_pointed_out(tmp_path, capsys):
