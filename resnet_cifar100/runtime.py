@@ -20,6 +20,8 @@ from resnet_cifar100.config import Config, without_password
 from resnet_cifar100.errors import ConfigError
 from resnet_cifar100.parallel import highest_of_all_processes, local_device, world_size
 
+CPUINFO = Path("/proc/cpuinfo")  # of Linux
+
 
 @dataclass(frozen=True)
 class Runtime:
@@ -184,12 +186,20 @@ def _without_folder(argument: str) -> str:
 
 
 def _cpu_model() -> str:
+    """Return the name of the processor, with the numbers that tell generations of one name apart.
+
+    A virtual machine may call two of them the same that differ twofold in speed.
+    """
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = CPUINFO.read_text().splitlines()
     except OSError:
         return platform.processor() or platform.machine()
-    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.machine()
+    pairs = [line.split(":", 1) for line in reversed(lines) if ":" in line]
+    facts = {key.strip(): value.strip() for key, value in pairs}  # of the first processor
+    name = facts.get("model name", platform.machine())
+    if "cpu family" not in facts:
+        return name
+    return f"{name}, family {facts['cpu family']} model {facts['model']}"
 
 
 def _git_commit() -> tuple[str, bool]:

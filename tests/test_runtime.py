@@ -1,6 +1,7 @@
 import ctypes
 import dataclasses
 import json
+import platform
 
 import pytest
 import torch
@@ -81,6 +82,37 @@ def test_the_stamp_of_the_environment_names_no_folder(monkeypatch):
     assert stamp["command"] == "python train.py --lr 0.1"
     assert "/" not in json.dumps(stamp).replace("n/a", "")
     assert stamp["torch"] == str(torch.__version__)
+
+
+X86 = """processor : 0
+cpu family	: 25
+model		: 17
+model name	: AMD EPYC
+flags : a : b
+
+processor : 1
+cpu family	: 26
+model		: 2
+model name	: other
+"""
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "name"),
+    [
+        (X86, "AMD EPYC, family 25 model 17"),
+        ("processor	: 0\nCPU architecture: 8\n", platform.machine()),
+        (None, platform.processor() or platform.machine()),
+    ],
+)
+def test_processors_of_one_name_are_told_apart_by_their_generation(
+    cpuinfo, name, tmp_path, monkeypatch
+):
+    path = tmp_path / "cpuinfo"
+    if cpuinfo:
+        path.write_text(cpuinfo)
+    monkeypatch.setattr(runtime, "CPUINFO", path)
+    assert environment()["cpu"] == name
 
 
 def test_outside_git_the_environment_names_the_commit(monkeypatch):
