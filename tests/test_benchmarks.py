@@ -3,7 +3,6 @@
 import dataclasses
 import itertools
 import json
-import statistics
 from contextlib import ExitStack
 
 import pytest
@@ -24,7 +23,6 @@ from benchmarks import (
     train_step,
 )
 from benchmarks import plain_loop as plain
-from benchmarks import time_to_accuracy as accuracy
 from resnet_cifar100.config import Config, ModelConfig
 from resnet_cifar100.data.loader import Split, TrainLoader
 from resnet_cifar100.engine.schedule import image_size_at
@@ -265,48 +263,6 @@ def test_processes_meet_work_together_and_leave():
     with ExitStack() as stack:
         met = processes.joined_processes(stack, 2, Config(device="cpu", batch_size=4))
         assert processes.joined_block(met, sum_of_ranks)(3) == [3.0]
-
-
-def outcome(seed, top1, seconds):
-    values = {"title": "CIFAR-100", "train_seconds": seconds, "warmup_seconds": 1.0}
-    reached = seconds / 2 if top1 >= 0.75 else None
-    return {"seed": seed, "top1": top1, "seconds_to_target": reached, **values}
-
-
-def test_the_moment_of_the_target_counts_only_if_the_final_weights_have_it():
-    epochs = [
-        {"test/top1": top1, "train_seconds": seconds}
-        for top1, seconds in [(0.5, 10.0), (0.751, 20.0), (0.749, 30.0), (0.76, 40.0)]
-    ]
-    assert accuracy.seconds_to_target(epochs, final=0.76) == 20.0
-    assert accuracy.seconds_to_target(epochs, final=0.749) is None
-
-
-def test_seeds_are_summed_up_with_mean_and_standard_deviation():
-    seconds, top1 = [100.0, 102.0, 107.0], [0.74, 0.752, 0.756]
-    rows = accuracy.rows([outcome(i, *o) for i, o in enumerate(zip(top1, seconds, strict=True))])
-    assert rows[0] == ["0", "74.00%", "100.00", "1.00", "-"]
-    mean, deviation = statistics.mean(seconds), statistics.stdev(seconds)
-    assert rows[-1][0] == "mean of 3"
-    assert rows[-1][2] == f"{mean:.2f} +- {deviation:.2f}"
-    assert rows[-1][4].endswith("(2 of 3 seeds)")
-
-
-def test_seeds_that_are_written_are_not_trained_again(tmp_path, monkeypatch):
-    trained = []
-
-    def train(config):
-        trained.append(config.seed)
-        return config.seed
-
-    monkeypatch.setattr(accuracy, "train", train)
-    monkeypatch.setattr(accuracy, "outcome", lambda seed: outcome(seed, 0.76, 100.0 + seed))
-    makers = {accuracy.NAME: accuracy.tables}
-    for seeds in ("2", "3", "1", "3"):  # of a table once measured nothing is lost
-        page.main(makers, ["--seeds", seeds, "--recipe", "smoke", "--out", str(tmp_path)])
-    assert trained == [0, 1, 2]
-    page.main(makers, ["--seeds", "1", "--recipe", "quick", "--out", str(tmp_path)])
-    assert trained == [0, 1, 2, 0]
 
 
 def test_a_later_call_replaces_its_own_tables_alone(tmp_path):
