@@ -16,6 +16,7 @@ from resnet_cifar100.config import Config
 from resnet_cifar100.data.augment import step_generator
 from resnet_cifar100.data.loader import TrainLoader
 from resnet_cifar100.data.transforms import resize
+from resnet_cifar100.engine.step import set_lr
 from resnet_cifar100.recipes import create_recipe
 
 RECIPES = ("reference", "fast", "fast_resnet44v2")
@@ -50,7 +51,7 @@ def part_pieces(config: Config, image_size: int) -> dict[str, Callable[[], objec
         """Take the steps that cost what all steps cost, and lead nowhere."""
         for optimizer in state.optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = 0.0
+                set_lr(group, 0.0)
             optimizer.step()
 
     pieces = {

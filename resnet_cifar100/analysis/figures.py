@@ -1,6 +1,5 @@
 """Curves of runs, drawn from their records."""
 
-import itertools
 import math
 import statistics
 import textwrap
@@ -68,16 +67,18 @@ def draw_comparison(figure: Figure, groups: Sequence[tuple[str, Sequence[RunReco
         panels = figure.subplots(
             math.ceil(len(groups) / PANEL_COLUMNS), PANEL_COLUMNS, sharex=True, sharey=True
         )
-        for axes, group in itertools.zip_longest(panels.flat, groups):
-            if group is None:
-                axes.remove()
-                continue
+        for axes in panels.flat[len(groups) :]:
+            axes.remove()
+        for index, (axes, group) in enumerate(zip(panels.flat, groups, strict=False)):
             axes.plot(*_mean_curve(groups[0][1]), color="C0", lw=1)
             if group is not groups[0]:
                 axes.plot(*_mean_curve(group[1]), color="C1", lw=2)
             _epoch_axis(axes, every, textwrap.fill(group[0], 34), "top-1, %")
             axes.title.set_fontsize(9)
             axes.label_outer()
+            if index + PANEL_COLUMNS >= len(groups):  # none is below it
+                axes.tick_params(labelbottom=True)
+                axes.set_xlabel("epoch")
         panels[0, 0].set_ylim(bottom=0)
         figure.suptitle("Held-out top-1 by epoch, each beside A", fontsize=11)
         return

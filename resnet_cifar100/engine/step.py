@@ -20,7 +20,7 @@ def train_step(state: TrainState, images: Tensor, targets: Tensor) -> None:
     image_size = image_size_at(state.step, state.config, steps_per_epoch=state.steps_per_epoch)
     for optimizer in state.optimizers:
         for group in optimizer.param_groups:
-            _set_lr(group, lr_scale * group["initial_lr"])
+            set_lr(group, lr_scale * group["initial_lr"])
     # What the network draws, as for dropout, depends on the step and the process alone. No seed of
     # an augmentation has five numbers: their draws have nothing in common.
     torch.manual_seed(mixed_seed(state.config.seed, state.step, rank(), 0, 1))
@@ -153,7 +153,7 @@ def _leave_capture() -> None:
     generator.graphsafe_set_state(generator.clone_state())
 
 
-def _set_lr(group: dict[str, object], lr: float) -> None:
+def set_lr(group: dict[str, object], lr: float) -> None:
     """Set the rate in place where it is a tensor, which a captured graph reads."""
     if isinstance(group["lr"], Tensor):
         group["lr"].fill_(lr)
