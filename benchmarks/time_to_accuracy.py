@@ -33,7 +33,7 @@ HOW = (
     "each seed. Test top-1 is that of the final weights. Seconds are of training steps with their "
     "loading, as `train.py` counts them (here with one point of the loss curve an epoch): without "
     "evaluation, and without what comes before the first step, which is the column Warm-up (long "
-    "for the first seed, whose compilations the others find on the disk). At {target:.0%}: the "
+    "for the first seed of a call, whose compiled programs the others use). At {target:.0%}: the "
     "seconds until the first epoch that ended with at least that, for seeds whose final weights "
     "have it; the curve chooses nothing. The spread is the standard deviation over seeds."
 )
@@ -56,7 +56,6 @@ def settings_of(asked: Asked, seed: int) -> Config:
 
 def train(config: Config) -> RunRecord:
     """Train in a temporary folder; return the record."""
-    torch.compiler.reset()  # each seed compiles by itself, but for what it finds on the disk
     dataset = load_dataset(config)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)

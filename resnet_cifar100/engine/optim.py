@@ -1,6 +1,6 @@
 """The optimizers: SGD, and Muon for the filters of convolutions."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -70,25 +70,37 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
         """Move every filter bank that has a gradient; banks of one shape go together."""
         for group in self.param_groups:
-            by_shape: dict[torch.Size, list[tuple[Tensor, Tensor]]] = {}
+            by_shape: dict[torch.Size, list[Tensor]] = {}
             for bank in group["params"]:
                 if bank.grad is not None:
-                    direction = self._add_momentum(bank, bank.grad, group["momentum"])
-                    by_shape.setdefault(bank.shape, []).append((bank, direction))
-            for shape, alike in by_shape.items():
-                matrices = torch.stack([direction.flatten(1) for _, direction in alike])
-                updates = orthogonalize(matrices.to(self.dtype)).to(matrices.dtype)
-                for (bank, _), update in zip(alike, updates, strict=True):
-                    bank.mul_(shape[0] ** 0.5 / bank.norm())
-                    bank.sub_(group["lr"] * update.view(shape))
+                    by_shape.setdefault(bank.shape, []).append(bank)
+            for shape, banks in by_shape.items():
+                # As one tensor (B,D,k,k,C): few operations, and nothing moves in memory.
+                steps = _stack(self._add_momentum(banks, group["momentum"]))
+                updates = orthogonalize(steps.flatten(2).to(self.dtype)).view_as(steps)
+                filters = _stack(banks)
+                norms = torch.linalg.vector_norm(filters, dim=(1, 2, 3, 4), keepdim=True)
+                filters *= shape[0] ** 0.5 / norms
+                filters -= group["lr"] * updates.to(filters.dtype)
+                torch._foreach_copy_(banks, filters.permute(0, 1, 4, 2, 3).unbind())
 
-    def _add_momentum(self, bank: Tensor, gradient: Tensor, momentum: float) -> Tensor:
-        """Add the gradient to its moving sum; return the Nesterov step."""
-        slots = self.state[bank]
-        if "momentum_buffer" not in slots:
-            slots["momentum_buffer"] = torch.zeros_like(bank)
-        moving: Tensor = slots["momentum_buffer"].mul_(momentum).add_(gradient)
-        return moving.mul(momentum).add_(gradient)
+    def _add_momentum(self, banks: Sequence[Tensor], momentum: float) -> Sequence[Tensor]:
+        """Add the gradients to their moving sums; return the Nesterov steps."""
+        for bank in banks:
+            if "momentum_buffer" not in self.state[bank]:
+                self.state[bank]["momentum_buffer"] = torch.zeros_like(bank)
+        moving = [self.state[bank]["momentum_buffer"] for bank in banks]
+        gradients = [bank.grad for bank in banks if bank.grad is not None]
+        torch._foreach_mul_(moving, momentum)
+        torch._foreach_add_(moving, gradients)
+        steps = torch._foreach_mul(moving, momentum)
+        torch._foreach_add_(steps, gradients)
+        return steps
+
+
+def _stack(banks: Sequence[Tensor]) -> Tensor:
+    """(D,C,k,k) of each bank -> (B,D,k,k,C), in memory the order of channels_last."""
+    return torch.stack([bank.permute(0, 2, 3, 1) for bank in banks])
 
 
 def orthogonalize(matrices: Tensor) -> Tensor:
