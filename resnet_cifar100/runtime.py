@@ -52,7 +52,7 @@ def create_runtime(config: Config) -> Runtime:
     if config.num_threads:
         torch.set_num_threads(config.num_threads)
     device = local_device(choose_device(config.device))
-    if device.type == "cuda":
+    if device.index is not None and device.type == "cuda":
         torch.cuda.set_device(device)
     notes = [f"Device {describe_device(device)}."]
     if world_size() > 1:
