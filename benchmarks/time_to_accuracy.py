@@ -29,13 +29,12 @@ TARGET = 0.75
 ONLY_AT_THE_END = 1_000_000  # of an epoch; at a point within it the host would wait for the GPU
 NAME = "time_to_accuracy"
 HOW = (
-    "Recipe `{recipe}`, {epochs} epochs, on {title}, on a GPU with `--compile`, one training for "
-    "each seed. Test top-1 is that of the final weights. Seconds are of training steps with their "
-    "loading, as `train.py` counts them (here with one point of the loss curve an epoch): without "
-    "evaluation, and without what comes before the first step, which is the column Warm-up (long "
-    "for the first seed of a call, whose compiled programs the others use). At {target:.0%}: the "
-    "seconds until the first epoch that ended with at least that, for seeds whose final weights "
-    "have it; the curve chooses nothing. The spread is the standard deviation over seeds."
+    "Recipe `{recipe}`, {epochs} epochs, on {title}, one training for each seed. Test top-1 is "
+    "that of the final weights. Seconds are of training steps with their loading, as `train.py` "
+    "counts them (here with one point of the loss curve an epoch): without evaluation, and without "
+    "what comes before the first step, which is the column Warm-up. At {target:.0%}: the seconds "
+    "until the first epoch that ended with at least that, for seeds whose final weights have it; "
+    "the curve chooses nothing. The spread is the standard deviation over seeds."
 )
 
 
@@ -47,7 +46,6 @@ def settings_of(asked: Asked, seed: int) -> Config:
         recipe,
         seed=seed,
         device=asked.device,
-        compile=recipe.compile or asked.device == "cuda",
         epochs=epochs,
         warmup_epochs=min(recipe.warmup_epochs, epochs),
         log_steps=ONLY_AT_THE_END,

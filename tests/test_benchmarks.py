@@ -221,7 +221,7 @@ def test_each_part_of_a_step_does_its_work_and_leads_nowhere(few_images, speedy_
     before = [p.detach().clone() for p in state.model.parameters()]
     done = {name: piece() for name, piece in step_parts.part_pieces(config, 16).items()}
     assert list(done) == list(step_parts.PARTS)
-    assert done["crops"][0].shape == done["augment"][0].shape == (config.batch_size, 3, 32, 32)
+    assert done["crops"][0].shape == done["augment"].shape == (config.batch_size, 3, 32, 32)
     assert done["resize"].shape == done["normalise"].shape == (config.batch_size, 3, 16, 16)
     assert all((p.grad is not None) == p.requires_grad for p in state.model.parameters())
     for old, new in zip(before, state.model.parameters(), strict=True):  # Muon rescales filters

@@ -185,24 +185,28 @@ class Augment:
             (one.apply, strength) for one, strength in chosen if isinstance(one, Mixture)
         ]
 
-    def __call__(
-        self, images: Tensor, labels: Tensor, generator: Generator | None
-    ) -> tuple[Tensor, Tensor]:
-        """Return uint8 images (N,3,H,W) and targets; without a generator images as they are."""
-        targets = F.one_hot(labels, NUM_CLASSES).float() if self.mixtures else labels
-        if generator is None:
-            return images, targets
+    def change(self, images: Tensor, generator: Generator) -> Tensor:
+        """Return uint8 images (N,3,H,W) with all that changes each by itself."""
         for apply, strength in self.changes:
             images = apply(images, generator, strength)
-        if self.mixtures:
-            index = int(torch.randint(0, len(self.mixtures), (), generator=generator))
-            mix, strength = self.mixtures[index]
-            images, targets = mix(images, targets, generator, strength)
-        return images, targets
+        return images
+
+    def mix(
+        self, images: Tensor, labels: Tensor, generator: Generator | None
+    ) -> tuple[Tensor, Tensor]:
+        """Return a batch with what mixes its images; without a generator images as they are."""
+        if not self.mixtures:
+            return images, labels
+        targets = F.one_hot(labels, NUM_CLASSES).float()
+        if generator is None:
+            return images, targets
+        index = int(torch.randint(0, len(self.mixtures), (), generator=generator))
+        apply, strength = self.mixtures[index]
+        return apply(images, targets, generator, strength)
 
 
 def step_generator(*numbers: int) -> Generator:
-    """Return a generator that depends on these numbers alone: seed, epoch, step, rank."""
+    """Return a generator that depends on these numbers alone: seed, epoch, first step, rank."""
     return Generator().manual_seed(mixed_seed(*numbers))
 
 

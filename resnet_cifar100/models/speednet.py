@@ -80,8 +80,10 @@ class SpeedNet(nn.Module):
     def forward_features(self, images: Tensor) -> Tensor:
         """Return the pooled features: (N,3,H,W) normalised images -> (N,D)."""
         x: Tensor = self.stages(F.silu(self.stem(images)))
-        pixels = x.permute(0, 2, 3, 1).flatten(1, 2)  # (N,H*W,D), a view of channels_last
-        return pixels.amax(dim=1) + pixels.mean(dim=1)
+        # Not amax: its gradient looks for the maximum among the pixels, and finds none, so NaN,
+        # where torch.compile has rounded the two apart to bf16.
+        highest = F.max_pool2d(x, x.shape[-2:]).flatten(1)  # (N,D,H,W) -> (N,D)
+        return highest + x.mean(dim=(2, 3))
 
     def forward_head(self, features: Tensor) -> Tensor:
         """Return the logits: (N,D) -> (N,K)."""

@@ -20,7 +20,8 @@ def outcome(
     *names: str, images: Tensor, labels: Tensor | None = None, seed: int = 7
 ) -> tuple[Tensor, Tensor]:
     labels = torch.arange(len(images)) if labels is None else labels
-    return Augment(names)(images, labels, seeded(seed))
+    augment, draws = Augment(names), seeded(seed)
+    return augment.mix(augment.change(images, draws), labels, draws)
 
 
 def strong(kind: str) -> str:
@@ -81,10 +82,10 @@ def test_a_small_batch_of_one_is_a_batch(kind: str) -> None:
 
 @pytest.mark.parametrize("names", [("cutout:9", "rotation:90"), ("rotation:90", "cutout:9")])
 def test_augmentations_are_applied_in_the_order_of_their_names(names: tuple[str, str]) -> None:
-    images, labels, generator = noise(16), torch.arange(16), seeded(7)
+    images, generator = noise(16), seeded(7)
     expected = images
     for name in names:
-        expected, _ = Augment([name])(expected, labels, generator)
+        expected = Augment([name]).change(expected, generator)
     assert torch.equal(outcome(*names, images=images)[0], expected)
     assert not torch.equal(outcome(*reversed(names), images=images)[0], expected)
 
@@ -168,11 +169,10 @@ def test_with_a_mixture_targets_are_shares_of_the_classes(names: tuple[str, ...]
         assert targets[:, labels].sum() == pytest.approx(32, abs=1e-4)
 
 
-def test_without_a_generator_nothing_is_changed_or_mixed() -> None:
+def test_without_a_generator_nothing_is_mixed() -> None:
     images, labels = noise(8), torch.tensor([0, 99, 5, 5, 42, 1, 2, 3])
-    plainly, targets = Augment(CHANGES)(images, labels, None)
-    assert same((plainly, targets), (images, labels))
-    plainly, targets = Augment(KINDS)(images, labels, None)
+    assert same(Augment(CHANGES).mix(images, labels, None), (images, labels))
+    plainly, targets = Augment(KINDS).mix(images, labels, None)
     assert torch.equal(plainly, images)
     assert targets.is_floating_point()
     assert torch.equal(targets, F.one_hot(labels, 100).float())

@@ -143,3 +143,30 @@ def test_without_augmentation_batches_are_crops_and_mirrors_alone():
         source = split.images[index].numpy()
         expected = crop_and_flip(source, top=top, left=left, flip=flip, padding=2)
         assert np.array_equal(image.numpy(), expected)
+
+
+@SETS
+@pytest.mark.parametrize("group_images", [1, 24, 36])
+@pytest.mark.parametrize("first", [0, 1, 2, 3])
+def test_images_augmented_together_are_the_same_wherever_an_epoch_begins(
+    augment, group_images, first, monkeypatch
+):
+    monkeypatch.setattr("resnet_cifar100.data.loader.GROUP_IMAGES", group_images)
+    split = noise_split()
+    whole = list(loader(split, augment=augment).batches(2))
+    assert len(whole) == 4
+    assert are_equal(loader(split, augment=augment).batches(2, first), whole[first:])
+
+
+@pytest.mark.parametrize("group_images", [1, 12, 36, 2048])
+def test_crops_do_not_depend_on_how_many_are_cut_together(group_images, monkeypatch):
+    split = noise_split()
+    expected = list(loader(split).batches(1))
+    monkeypatch.setattr("resnet_cifar100.data.loader.GROUP_IMAGES", group_images)
+    assert are_equal(loader(split).batches(1), expected)
+
+
+def test_an_image_is_augmented_otherwise_than_its_copy_in_the_same_group():
+    train = uncropped(("trivial_augment",), batch_size=12)
+    seen = torch.cat([images for images, _ in train.batches(0)])
+    assert len({image.numpy().tobytes() for image in seen}) > 24
