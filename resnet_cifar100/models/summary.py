@@ -1,6 +1,7 @@
 """What a network is made of: its stages, parameters and multiply-adds."""
 
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +30,7 @@ class Summary:
     multiply_adds: int
 
 
+@cache  # the log of a run asks each epoch
 def summarize(config: ModelConfig) -> Summary:
     """Send one image through the network and count, on the meta device: shapes without values."""
     with torch.device("meta"):
