@@ -24,8 +24,8 @@ STEP = "step"
 PARTS = ("crops", "augment", "resize", "normalise", "network", "optimizers")
 HOW = (
     "The recipes with `--augment trivial_augment`, eager, in {precision}. Each part is timed alone "
-    "on one batch: crops and flips; TrivialAugment (the loader "
-    "does 2,048 images at once, which a GPU does sooner); the resize to the side in the table; "
+    "on one batch: crops and flips; TrivialAugment (the loader does 2,048 "
+    "images at once, which a GPU does sooner); the resize to the side in the table; "
     "normalisation; the network forward and backward with its loss; all optimizers. Shares are of "
     "the whole step as `train.py` takes it. Medians over {rounds} rounds in which the step and its "
     "parts take turns; two rounds before them are not counted. What is wanting to 100% is the "

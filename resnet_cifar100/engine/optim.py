@@ -75,7 +75,7 @@ class Muon(torch.optim.Optimizer):
                 if bank.grad is not None:
                     by_shape.setdefault(bank.shape, []).append(bank)
             for shape, banks in by_shape.items():
-                # As one tensor (B,D,k,k,C): few operations, and nothing moves in memory.
+                # As one tensor (B,D,k,k,C): few operations, on filters in memory order.
                 steps = _stack(self._add_momentum(banks, group["momentum"]))
                 updates = orthogonalize(steps.flatten(2).to(self.dtype)).view_as(steps)
                 filters = _stack(banks)

@@ -80,8 +80,8 @@ class SpeedNet(nn.Module):
     def forward_features(self, images: Tensor) -> Tensor:
         """Return the pooled features: (N,3,H,W) normalised images -> (N,D)."""
         x: Tensor = self.stages(F.silu(self.stem(images)))
-        # Not amax: its gradient looks for the maximum among the pixels, and finds none, so NaN,
-        # where torch.compile has rounded the two apart to bf16.
+        # Not amax: its gradient looks for the maximum among the pixels. Where torch.compile rounds
+        # only one of them to bf16, it may find none, and is NaN.
         highest = F.max_pool2d(x, x.shape[-2:]).flatten(1)  # (N,D,H,W) -> (N,D)
         return highest + x.mean(dim=(2, 3))
 
