@@ -57,7 +57,7 @@ zoo: $(READY) ## train fourteen networks on a GPU, one seed each; goes on where 
 	$(PY) -m benchmarks.experiments zoo
 
 faults: .venv/.ready-dev ## inject all faults, not the few of `make test`: kills, signals, damage, full disks; half an hour
-	$(PY) -m pytest -q tests/faults --full --figures faults.json
+	$(PY) -m pytest -q tests/faults --full --timeout 0 --figures faults.json
 
 bench-app: .venv/.ready-dev ## the web app over HTTP: latency, accuracy, load, attack; a quarter of an hour
 	$(PY) -m benchmarks.serving

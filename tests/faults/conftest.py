@@ -1,7 +1,7 @@
 """Faults in two sizes, and one table of what was found.
 
-`pytest` runs a few of each kind in seconds. `python -m pytest tests/faults --full` runs them all,
-prints the table, and with `--figures PATH` writes it as JSON.
+`pytest` runs a few of each kind in seconds. `python -m pytest tests/faults --full --timeout 0` runs
+them all, prints the table, and with `--figures PATH` writes it as JSON.
 """
 
 import dataclasses
