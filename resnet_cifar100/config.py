@@ -148,7 +148,8 @@ class Config:
     log_file: Path = Path("logs.md")
     """Live Markdown log of the run."""
     checkpoint_minutes: float = 5.0
-    """Save the training state at least this often inside an epoch; each epoch ends with a save."""
+    """Save the training state at least this often inside an epoch; each epoch ends with a save, of
+    short ones one in ten seconds."""
     max_hours: float = 0.0
     """Stop with the state saved (exit code 8) before this session lasts so long; 0: no limit."""
     keep_checkpoints: int = 2

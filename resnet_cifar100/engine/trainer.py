@@ -35,6 +35,9 @@ from resnet_cifar100.parallel import (
 )
 from resnet_cifar100.runtime import Runtime, choose_device, create_runtime
 
+# A GPU's epoch may take a quarter of a second, and to write its state twice that.
+SECONDS_BETWEEN_SAVES = 10.0
+
 
 def fit(config: Config, dataset: Dataset, run_dir: Path, console: Console) -> RunRecord:
     """Train to the end, from the start or the newest state in `run_dir`; return the record.
@@ -71,6 +74,8 @@ def _fit(
         for note in _prepare(state, loader, run_dir):
             console.print(note, highlight=False, markup=False, soft_wrap=True)
         stop.begin()
+        last_save = -math.inf
+        seconds_between_saves = min(SECONDS_BETWEEN_SAVES, 60 * config.checkpoint_minutes)
         with RunLog(state, dataset.title, run_dir, console) as log, _saved_at_a_stop(log):
             while not state.is_finished:
                 if not state.is_to_measure:
@@ -79,7 +84,12 @@ def _fit(
                 recalibrate_average(state, loader.split.images, stop)
                 if measure_epoch(state, log, stop, val=held_out, test=test):
                     _save_best(state, dataset, log)
-                save_state(state, run_dir)
+                is_save_due = time.monotonic() - last_save >= seconds_between_saves
+                if from_main_process(is_save_due or state.is_finished):
+                    if not held_out:
+                        _save_best(state, dataset, log)
+                    save_state(state, run_dir)
+                    last_save = time.monotonic()
             if result := measure_result(log, stop, test):
                 log.finish(result)
     return log.record
@@ -167,11 +177,10 @@ def recalibrate_average(state: TrainState, images: Tensor, stop: Stop) -> None:
 def measure_epoch(
     state: TrainState, log: RunLog, stop: Stop, *, val: Split | None, test: Split
 ) -> bool:
-    """Log the epoch just trained; return whether its weights are the best so far.
+    """Log the epoch just trained; return whether its top-1 on the val split is the highest so far.
 
-    With a val split that means its top-1 is the highest; without one the newest weights count,
-    because the test set chooses nothing and the schedule ends on the last epoch. The test curve is
-    then shown, and labelled as shown only.
+    Without a val split it never is: the newest weights count then, because the test set chooses
+    nothing and the schedule ends on the last epoch. The test curve is shown, and labelled so.
     """
     epoch = (state.step - 1) // state.steps_per_epoch
     history = state.history
@@ -191,7 +200,7 @@ def measure_epoch(
         "speed/images_per_s": images / (history.train_seconds - seconds_before),
     }
     log.epoch(row)
-    return val is None or history.best_epoch("val/top1") == epoch
+    return val is not None and history.best_epoch("val/top1") == epoch
 
 
 def measure_result(log: RunLog, stop: Stop, test: Split) -> Row | None:

@@ -87,6 +87,21 @@ def test_early_stopping_ends_a_run_that_no_longer_improves(
     assert record.status == "finished"
 
 
+@pytest.mark.parametrize(("seconds", "saved"), [(1000, [8, 40]), (0, [8, 16, 24, 32, 40])])
+def test_short_epochs_are_not_each_saved_but_the_first_and_the_last_are(
+    seconds, saved, tiny_config, tiny_dataset, tmp_path, console, monkeypatch
+):
+    config = dataclasses.replace(tiny_config, epochs=5, keep_checkpoints=5)
+    monkeypatch.setattr(trainer, "SECONDS_BETWEEN_SAVES", seconds)
+    record = fit(config, tiny_dataset, tmp_path / "run", console)
+    states = (tmp_path / "run" / "state").glob("step_*")
+    assert sorted(int(folder.name.removeprefix("step_")) for folder in states) == saved
+    bundle = load_bundle(config.checkpoint_path)
+    assert bundle.provenance["metrics"]["epoch"] == record.result["epoch"] == 4
+    last = record.history.epochs[-1]
+    assert evaluate(bundle.logits, tiny_dataset.test).top1 == last["test/top1"]
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("step", [0, 4, 13, 23])
 def test_a_loss_that_is_not_finite_stops_the_run_at_its_step_and_keeps_the_last_state(
@@ -101,6 +116,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_at_its_step_and_keeps_the_last_
     run_dir = tmp_path / "run"
     config = dataclasses.replace(tiny_config, ema_decay=0.0)
     monkeypatch.setattr(trainer, "train_step", poisoned_step)
+    monkeypatch.setattr(trainer, "SECONDS_BETWEEN_SAVES", 0)
     with pytest.raises(NonFiniteError, match=rf"at step {step}\b"):
         fit(config, tiny_dataset, run_dir, console)
     saved, _ = load_newest_state(run_dir)
