@@ -1,4 +1,4 @@
-"""ONNX files in 8-bit integers: a quarter of the size, about twice the speed on a CPU."""
+"""ONNX files in 8-bit integers: a quarter of the size, up to twice the speed on a CPU."""
 
 import tempfile
 from collections.abc import Iterator
