@@ -36,7 +36,8 @@ def run_until_end_under_kills(config, folder: Path, rng: random.Random, longest_
         assert not faults  # no state is damaged, and none is lost:
         step = saved.step if saved else 0
         assert step >= saved_step
-        longest_life *= 1.1 if step == saved_step else 1
+        if step == saved_step:
+            longest_life *= 1.1
         saved_step = step
         if code == 0:
             return kills
