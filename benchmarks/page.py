@@ -86,8 +86,8 @@ def main(makers: Mapping[str, Maker], argv: Sequence[str] | None = None) -> None
         out = Path("records") / f"{date.today().isoformat()}_bench-{kind}"
     tables = read_tables(out)
     asked = _asked(flags, tables)
-    # One network is compiled for many sizes. After eight torch would go on eager, unasked.
-    with torch._dynamo.config.patch(recompile_limit=256, fail_on_recompile_limit_hit=True):
+    # One network is compiled for many sizes; at its limit torch would go on eager, unasked.
+    with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
         for name in flags.only or _usual(makers, flags.device):
             for table in makers[name](asked):
                 table.environment = environment()

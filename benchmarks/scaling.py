@@ -25,9 +25,10 @@ from resnet_cifar100.recipes import create_recipe
 
 RECIPES = ("reference", "fast")
 HOW = (
-    "Our training step, eager, in the precision that `auto` is here ({precision}), {what}. Medians "
-    "over {rounds} rounds in which the rows of one recipe take turns; two before them are not "
-    "counted; ratios are of images/s within a round: median, and lowest to highest."
+    "Our training step, not compiled (on a GPU one process replays it as a CUDA graph, several do "
+    "not), in the precision that `auto` is here ({precision}), {what}. Medians over {rounds} "
+    "rounds in which the rows of one recipe take turns; two before them are not counted; ratios "
+    "are of images/s within a round: median, and lowest to highest."
 )
 
 

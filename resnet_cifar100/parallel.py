@@ -118,10 +118,20 @@ def is_under_torchrun() -> bool:
 
 
 def local_device(device: torch.device) -> torch.device:
-    """Return the GPU of this process, where each has its own."""
-    if device.type == "cuda" and world_size() > 1:
-        return torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-    return device
+    """Return the GPU of this process, where each has its own.
+
+    Raises:
+        ConfigError: where there are fewer than processes.
+    """
+    if device.type != "cuda" or world_size() == 1:
+        return device
+    index, count = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+    if index >= count:
+        raise ConfigError(
+            f"--nproc-per-node must be at most {count}, the GPUs of this machine, got {index + 1} "
+            "or more"
+        )
+    return torch.device("cuda", index)
 
 
 def share_gradients(model: nn.Module) -> nn.Module:

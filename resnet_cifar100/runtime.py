@@ -51,7 +51,7 @@ def create_runtime(config: Config) -> Runtime:
     """
     if config.num_threads:
         torch.set_num_threads(config.num_threads)
-    device = local_device(choose_device(config.device))
+    device = choose_device(config.device)
     if device.index is not None and device.type == "cuda":
         torch.cuda.set_device(device)
     notes = [f"Device {describe_device(device)}."]
@@ -61,6 +61,7 @@ def create_runtime(config: Config) -> Runtime:
     torch.manual_seed(config.seed)
     torch.set_float32_matmul_precision("high")  # TF32 on a GPU; no effect on a CPU
     torch.backends.cudnn.benchmark = True
+    torch._dynamo.config.recompile_limit = 256  # one program for each size of images
     is_compiled = config.compile
     fault = compile_fault(device) if is_compiled else ""
     if highest_of_all_processes(int(bool(fault))):  # all or none: warming up takes all of them
@@ -89,17 +90,17 @@ def keep_freed_memory() -> None:
 
 
 def choose_device(name: str) -> torch.device:
-    """Return the named device, or for auto the fastest there is.
+    """Return the named device, or for auto the fastest there is; of GPUs that of this process.
 
     Raises:
         ConfigError: for a device that this machine does not have.
     """
     if name == "auto":
         if torch.cuda.is_available():
-            return torch.device("cuda")
+            return local_device(torch.device("cuda"))
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
-        device = torch.device(name)
+        device = local_device(torch.device(name))
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ConfigError(f"--device must be one that this machine has, got {name}") from error

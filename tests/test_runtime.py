@@ -56,6 +56,19 @@ def test_a_device_that_is_not_there_is_refused(name):
         choose_device(name)
 
 
+def test_each_process_has_a_gpu_of_its_own_or_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    for index in (0, 1):
+        monkeypatch.setenv("LOCAL_RANK", str(index))
+        assert choose_device("auto") == torch.device("cuda", index)
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    for name in ("auto", "cuda"):
+        with pytest.raises(ConfigError, match="--nproc-per-node must be at most 2"):
+            choose_device(name)
+
+
 def test_the_same_seed_draws_the_same():
     create_runtime(CPU)
     first = torch.rand(3)

@@ -36,6 +36,7 @@ def train(argv: Sequence[str]) -> None:
     from resnet_cifar100.analysis.figures import save_curves
     from resnet_cifar100.data.augment import Augment
     from resnet_cifar100.data.cifar100 import load_dataset
+    from resnet_cifar100.engine.distill import check_teacher
     from resnet_cifar100.engine.runs import new_run_dir
     from resnet_cifar100.engine.trainer import fit
     from resnet_cifar100.models.summary import summarize
@@ -44,8 +45,7 @@ def train(argv: Sequence[str]) -> None:
 
     choose_device(config.device)  # what is wrong is refused before data is fetched
     Augment(config.augment)
-    if config.recipe == "distilled" and config.teacher is None:
-        raise ConfigError("--recipe distilled needs --teacher, a best_model.pth to learn from")
+    check_teacher(config)
     for size in (*config.early_sizes, config.image_size):
         summarize(dataclasses.replace(config.model_config, image_size=size))
     dataset = load_dataset(config)

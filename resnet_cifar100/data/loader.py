@@ -17,7 +17,6 @@ from resnet_cifar100.data.transforms import Crops
 from resnet_cifar100.parallel import rank, world_size
 
 GROUP_IMAGES = 2048  # cut and augmented at once: on a GPU each operation on fewer costs as much
-LAST_EPOCH = (1 << 20) - 1  # no run is that long: its draws are free for what all epochs share
 
 
 class Split(NamedTuple):
@@ -48,11 +47,12 @@ def plan_epoch(
     ones, so that two epochs always show both views (Jordan 2024, section 3.6,
     https://arxiv.org/abs/2404.00498).
     """
-    generator = torch.Generator().manual_seed((seed << 20) + epoch)
+    # Neither an augmentation nor a dropout (engine/step.py) has a seed of numbers like these.
+    generator = step_generator(seed, epoch, 0, 0, 2)
     order = torch.randperm(size, generator=generator)
     offsets = torch.randint(0, 2 * padding + 1, (size, 2), generator=generator)
     if alternating_flip:
-        generator.manual_seed((seed << 20) + LAST_EPOCH)
+        generator = step_generator(seed, 0, 0, 0, 3)  # the same in every epoch
     flips = torch.rand(size, generator=generator) < 0.5
     if alternating_flip:  # by image, not by place in the order
         flips = (flips ^ bool(epoch % 2))[order]

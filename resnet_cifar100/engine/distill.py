@@ -33,21 +33,33 @@ class Teacher:
         return dkd_loss(logits, taught, labels, self.config.temperature)
 
 
+def check_teacher(config: Config) -> None:
+    """Refuse what is wrong about --teacher without a look at it.
+
+    Raises:
+        ConfigError: for none where the recipe needs one, and for one that the run would overwrite.
+    """
+    if config.teacher is None:
+        if config.recipe == "distilled":
+            raise ConfigError("--recipe distilled needs --teacher, a best_model.pth to learn from")
+    elif config.teacher.resolve() == config.checkpoint_path.resolve():
+        raise ConfigError(
+            "--teacher must be another file than --checkpoint-path, which is overwritten, "
+            f"got {config.teacher}"
+        )
+
+
 def load_teacher(config: Config, runtime: Runtime, title: str) -> Teacher | None:
     """Return the teacher that the settings name, if they name one.
 
     Raises:
         CheckpointError: for a file that is not a network of this project.
-        ConfigError: for a teacher of other data, one that has learned what is held out here, or one
-            that this run would overwrite.
+        ConfigError: as `check_teacher`; for a teacher of other data, or one that has learned what
+            is held out here.
     """
+    check_teacher(config)
     if config.teacher is None:
         return None
-    if config.teacher.resolve() == config.checkpoint_path.resolve():
-        raise ConfigError(
-            "--teacher must be another file than --checkpoint-path, which is overwritten, "
-            f"got {config.teacher}"
-        )
     bundle = load_bundle(config.teacher)
     theirs = bundle.config
     if bundle.provenance["dataset"] != title:

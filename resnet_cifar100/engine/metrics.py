@@ -27,7 +27,7 @@ class MetricSums:
         """Add a batch: losses (N,), logits (N,K), labels (N,)."""
         ranked = logits.topk(min(5, logits.shape[1])).indices
         hits = ranked == labels[:, None]  # (N,5)
-        parts = [losses.sum(), hits[:, 0].sum(), hits.sum(), losses.new_tensor(len(labels))]
+        parts = [losses.sum(), hits[:, 0].sum(), hits.sum(), losses.new_full((), len(labels))]
         self.sums += torch.stack([part.float() for part in parts])
 
     def compute(self) -> Metrics:
@@ -37,7 +37,10 @@ class MetricSums:
 
 
 class EpochLosses:
-    """The loss of each step of the epoch in progress, and the hits so far, all on the device."""
+    """The loss of each step of the epoch in progress, and the hits so far, all on the device.
+
+    Each process counts for all: the mean of its numbers over the processes is that of the run.
+    """
 
     def __init__(self, steps_per_epoch: int, device: torch.device) -> None:
         self.losses = torch.zeros(steps_per_epoch, device=device)
@@ -55,7 +58,7 @@ class EpochLosses:
         """
         labels = targets.argmax(1) if targets.ndim == 2 else targets
         self.losses[step] = loss.detach()
-        self.hits += (logits.detach().argmax(1) == labels).sum()
+        self.hits += world_size() * (logits.detach().argmax(1) == labels).sum()
 
     def read(self, first: int, last: int) -> list[float]:
         """Return the losses of the steps first..last-1 of the epoch; waits for the device."""
@@ -64,4 +67,4 @@ class EpochLosses:
 
     def top1(self, images: int) -> float:
         """Return the share of hits among the `images` of all processes; waits for the device."""
-        return mean_over_processes(self.hits).item() * world_size() / images
+        return mean_over_processes(self.hits).item() / images

@@ -138,7 +138,7 @@ class RunLog:
         return losses
 
     def epoch(self, row: Row) -> None:
-        """Add the row of a finished epoch."""
+        """Add the row of a finished epoch, and show it; `write` follows when its state is saved."""
         history = self.state.history
         history.epochs.append(row)
         self.progress.epoch(
@@ -150,7 +150,6 @@ class RunLog:
         if self.tensorboard:
             for key, value in row.items():
                 self.tensorboard.add_scalar(key, value, self.state.step)
-        self.write()
 
     def finish(self, result: Row) -> None:
         """Add the result and close the record."""

@@ -118,7 +118,7 @@ class StepGraph:
 
 
 def warm_up(state: TrainState, images: Tensor, targets: Tensor) -> str:
-    """Compile and capture for every size of images before the clock of the run starts.
+    """Compile and capture for the sizes of images to come before the clock of the run starts.
 
     Takes no step and leaves no trace in `state` but `warmup_seconds`. Returns what was done.
     """
@@ -127,7 +127,9 @@ def warm_up(state: TrainState, images: Tensor, targets: Tensor) -> str:
     state.model.train()
     note = ""
     is_capturable = state.runtime.device.type == "cuda" and world_size() == 1
-    for image_size in (*state.config.early_sizes, state.config.image_size):
+    sizes = [*state.config.early_sizes, state.config.image_size]
+    current = image_size_at(state.step, state.config, steps_per_epoch=state.steps_per_epoch)
+    for image_size in sizes[sizes.index(current) :]:
         update(state, images, targets, image_size)
         if is_capturable and not note:
             try:

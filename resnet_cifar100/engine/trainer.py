@@ -32,6 +32,7 @@ from resnet_cifar100.parallel import (
     is_main_process,
     is_under_torchrun,
     process_group,
+    world_size,
 )
 from resnet_cifar100.runtime import Runtime, choose_device, create_runtime
 
@@ -82,13 +83,13 @@ def _fit(
                     train_one_epoch(state, loader, log, stop)
                 state.check_finite()
                 recalibrate_average(state, loader.split.images, stop)
-                if measure_epoch(state, log, stop, val=held_out, test=test):
-                    _save_best(state, dataset, log)
+                is_best = measure_epoch(state, log, stop, val=held_out, test=test)
                 is_save_due = time.monotonic() - last_save >= seconds_between_saves
-                if from_main_process(is_save_due or state.is_finished):
-                    if not held_out:
+                if from_main_process(is_best or is_save_due or state.is_finished):
+                    if is_best or not held_out:  # and its state, or a resumed run would fall behind
                         _save_best(state, dataset, log)
                     save_state(state, run_dir)
+                    log.write()
                     last_save = time.monotonic()
             if result := measure_result(log, stop, test):
                 log.finish(result)
@@ -122,7 +123,12 @@ def _prepare(state: TrainState, loader: TrainLoader, run_dir: Path) -> list[str]
     if is_main_process():
         remove_leftovers(run_dir, state.config)
     notes = [*state.runtime.notes, *resume_if_present(state, run_dir)]
-    if state.runtime.is_compiled or state.runtime.device.type == "cuda":
+    is_first_step_special = (
+        state.runtime.is_compiled
+        or state.runtime.device.type == "cuda"
+        or world_size() > 1  # DistributedDataParallel orders its sums anew after the first one
+    )
+    if is_first_step_special and state.step < state.total_steps and not state.is_finished:
         notes.append(warm_up(state, *next(loader.batches(0))))
     return notes
 

@@ -70,8 +70,9 @@ class SpeedNet(nn.Module):
         signs (Jordan 2024, section 3.2, https://arxiv.org/abs/2404.00498).
         """
         patches = F.unfold(images, 2)  # (N,12,L)
-        mean = patches.mean(dim=(0, 2)).double()
-        square = (patches @ patches.mT).double().sum(dim=0) / (len(images) * patches.shape[2])
+        # The rest on the CPU: Apple's GPUs have no float64.
+        mean = patches.mean(dim=(0, 2)).cpu().double()
+        square = (patches @ patches.mT).cpu().double().sum(dim=0) / (len(images) * patches.shape[2])
         variances, directions = torch.linalg.eigh(square - mean.outer(mean))
         filters = (directions / (variances + 5e-4).sqrt()).T.reshape(12, 3, 2, 2)
         self.stem.weight.copy_(torch.cat([filters, -filters]))

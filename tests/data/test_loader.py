@@ -65,6 +65,14 @@ def test_no_two_seeds_share_an_epoch():
     assert len(plans) == 400
 
 
+def test_seeds_of_any_size_differ():
+    seeds = [*range(3), 2**12, 2**12 + 1, 2**31, 2**32 - 1]
+    orders = [alternating(0, seed=seed).order.tolist() for seed in seeds]
+    flips = [flips_by_image(alternating(0, seed=seed)).tolist() for seed in seeds]
+    for drawn in (orders, flips):
+        assert len({tuple(one) for one in drawn}) == len(seeds)
+
+
 def test_offsets_are_uniform_and_half_the_images_are_flipped():
     plan = plan_epoch(100_000, seed=0, epoch=0, padding=4, flip=True)
     counts = torch.bincount(plan.offsets.flatten(), minlength=9)

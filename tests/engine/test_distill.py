@@ -179,6 +179,11 @@ def test_without_the_setting_there_is_no_teacher(tiny_config):
     assert load(tiny_config) is None
 
 
+def test_distilled_needs_a_teacher(tiny_config):
+    with pytest.raises(ConfigError, match="--recipe distilled needs --teacher"):
+        load(dataclasses.replace(tiny_config, recipe="distilled"))
+
+
 def test_a_missing_teacher_is_refused(tiny_config, tmp_path):
     with pytest.raises(CheckpointError, match="nobody"):
         load(dataclasses.replace(tiny_config, teacher=tmp_path / "nobody.pth"))

@@ -8,6 +8,7 @@ import torch
 from resnet_cifar100.bundle import load_bundle
 from resnet_cifar100.data.cifar100 import training_splits
 from resnet_cifar100.data.loader import TrainLoader
+from resnet_cifar100.engine import step as step_module
 from resnet_cifar100.engine import trainer
 from resnet_cifar100.engine.checkpoint import load_newest_state
 from resnet_cifar100.engine.evaluate import evaluate
@@ -100,6 +101,21 @@ def test_short_epochs_are_not_each_saved_but_the_first_and_the_last_are(
     assert bundle.provenance["metrics"]["epoch"] == record.result["epoch"] == 4
     last = record.history.epochs[-1]
     assert evaluate(bundle.logits, tiny_dataset.test).top1 == last["test/top1"]
+
+
+def test_the_best_weights_come_with_their_state(
+    tiny_config, tiny_dataset, tmp_path, console, monkeypatch
+):
+    """Else a run that is killed goes on from before its best epoch, which may not come again."""
+    config = dataclasses.replace(tiny_config, val_size=100, epochs=6, lr=0.2, keep_checkpoints=6)
+    monkeypatch.setattr(trainer, "SECONDS_BETWEEN_SAVES", 1000)
+    record = fit(config, tiny_dataset, tmp_path / "run", console)
+    tops = [row["val/top1"] for row in record.history.epochs]
+    rises = {epoch for epoch, top in enumerate(tops) if top > max(tops[:epoch], default=-1)}
+    states = (tmp_path / "run" / "state").glob("step_*")
+    steps = {int(folder.name.removeprefix("step_")) for folder in states}
+    assert steps == {record.steps_per_epoch * (epoch + 1) for epoch in rises | {5}}
+    assert rises - {0, 5}  # which a state would not have otherwise
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -203,6 +219,20 @@ def test_warming_up_leaves_no_trace(name, tiny_dataset, request):
         assert all(p.grad is None for p in state.model.parameters())
         assert state.step == step
         train_step(state, images, labels)
+
+
+@pytest.mark.parametrize(("step", "sizes"), [(0, [16, 20]), (9, [16, 20]), (10, [20]), (23, [20])])
+def test_only_sizes_of_images_that_come_are_warmed_up(
+    step, sizes, speedy_config, tiny_dataset, monkeypatch
+):
+    train, _ = training_splits(tiny_dataset, speedy_config)
+    loader = TrainLoader(train, speedy_config)
+    state = create_state(speedy_config, create_runtime(speedy_config), loader)
+    state.step = step
+    seen = []
+    monkeypatch.setattr(step_module, "update", lambda *given: seen.append(given[-1]))
+    warm_up(state, *next(loader.batches(0)))
+    assert seen == sizes
 
 
 def test_the_average_follows_the_weights(tiny_config, tiny_dataset, tmp_path, console):

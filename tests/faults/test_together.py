@@ -1,5 +1,6 @@
-"""Killed at any step and resumed; values that are not finite; told to stop: one process and two."""
+"""Killed at any step and resumed; values that are not finite; told to stop: several processes."""
 
+import dataclasses
 import itertools
 import random
 import signal
@@ -19,7 +20,7 @@ from tests.faults.training import (
     seconds_of_a_whole_life,
     settings,
     start,
-    start_two,
+    start_together,
 )
 
 # Before anything, within and at the end of epochs, in and after the warm-up, near the end.
@@ -27,19 +28,21 @@ POINTS = (0, 1, 7, 8, 9, 13, 15, 16, 20, 24, 30, 31)
 
 
 def train(config, folder, processes: int, fault=None) -> list[int]:
-    if processes == 2:
-        return ends_of(start_two(config, folder, fault))
+    if processes > 1:
+        return ends_of(start_together(config, folder, fault, processes))
     return [end_of(start(config, folder, fault=fault))]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [1, 2, 3])
 def test_a_run_killed_at_any_step_resumes_with_the_same_bits(
     processes, tiny_data_dir, tmp_path, full, figure
 ):
     equal = 0
     for precision in ("fp32", "bf16") if full else ("fp32",):
         config = settings(tiny_data_dir, precision=precision)
+        if processes == 3:  # of more than the megabyte of gradients that go together
+            config = dataclasses.replace(config, width=1.0, batch_size=48)
         assert not any(train(config, tmp_path / precision, processes))
         for step in POINTS if full else (13,):
             folder = tmp_path / f"{precision}-{step}"
@@ -64,7 +67,7 @@ def test_what_is_not_finite_in_one_process_stops_both_before_the_step(
         folder = tmp_path / f"{value}-{where}-{who}"
         folder.mkdir()
         poison = Poison(float(value), where, who, step=5, folder=folder)
-        assert ends_of(start_two(config, folder, poison)) == [5, 5]
+        assert ends_of(start_together(config, folder, poison)) == [5, 5]
         for rank in (0, 1):
             assert "at step 5" in last_words(folder, rank)
             assert len(list(folder.glob(f"weights-{rank}-5-*"))) == 1  # the same before and after
@@ -79,14 +82,14 @@ def test_two_processes_stop_together_whichever_is_told(tiny_data_dir, tmp_path, 
     config = settings(tiny_data_dir, epochs=12, checkpoint_minutes=1000)
     told = itertools.cycle([(0,), (1,), (0, 1)])
     seconds = seconds_of_a_whole_life(config, tmp_path / "alone")
-    assert ends_of(start_two(config, tmp_path / "straight")) == [0, 0]
+    assert ends_of(start_together(config, tmp_path / "straight")) == [0, 0]
     goal, stops, slowest, runs = 30 if full else 3, 0, 0.0, 0
     while stops < goal:
         folder, is_finished = tmp_path / f"stopped{runs}", False
         while not is_finished:
             for words in folder.glob("last_words.*"):
                 words.unlink()
-            processes = start_two(config, folder)
+            processes = start_together(config, folder)
             wait_for_training(folder, processes, rng.uniform(0, seconds / 2))
             for rank in next(told):
                 processes[rank].terminate()
@@ -126,9 +129,12 @@ def test_a_run_goes_on_with_more_processes_and_with_fewer(tiny_data_dir, tmp_pat
         codes = train(config, tmp_path / "both", processes, FrozenNorms(Kill(last)))
         assert codes == [-signal.SIGKILL] * processes
     assert train(config, tmp_path / "both", 1, FrozenNorms()) == [0]
-    one, both = (load_record(tmp_path / name / "run").history.steps for name in ("one", "both"))
-    apart = [abs(a["train/loss"] - b["train/loss"]) for a, b in zip(one, both, strict=True)]
+    one, both = (load_record(tmp_path / name / "run").history for name in ("one", "both"))
+    pairs = zip(one.steps, both.steps, strict=True)
+    apart = [abs(a["train/loss"] - b["train/loss"]) for a, b in pairs]
     assert max(apart) < 1e-4
+    hits, same = ([row["train/top1"] for row in run.epochs] for run in (one, both))
+    assert same == pytest.approx(hits, abs=0.01)
     figure(
         "1, then 2, then 1 process", f"losses of {len(apart)} steps at most {max(apart):.0e} apart"
     )

@@ -89,10 +89,15 @@ def start(
     return process
 
 
-def start_two(config: Config, folder: Path, fault: Fault | None = None) -> list[BaseProcess]:
-    """Start or resume a run of two processes, as torchrun would; return them by rank."""
-    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2"}
-    ranks = ({"RANK": number, "LOCAL_RANK": number, **place} for number in ("0", "1"))
+def start_together(
+    config: Config, folder: Path, fault: Fault | None = None, processes: int = 2
+) -> list[BaseProcess]:
+    """Start or resume a run of several processes, as torchrun would; return them by rank."""
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    place["WORLD_SIZE"] = str(processes)
+    ranks = (
+        {"RANK": number, "LOCAL_RANK": number, **place} for number in map(str, range(processes))
+    )
     return [start(config, folder, one, fault) for one in ranks]
 
 
