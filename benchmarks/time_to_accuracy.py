@@ -22,7 +22,7 @@ from resnet_cifar100.config import Config
 from resnet_cifar100.data.cifar100 import load_dataset
 from resnet_cifar100.engine.record import RunRecord
 from resnet_cifar100.engine.trainer import fit
-from resnet_cifar100.recipes import create_recipe
+from resnet_cifar100.recipes import create_recipe, shortened
 from resnet_cifar100.runtime import choose_device, describe_device
 
 TARGET = 0.75
@@ -41,13 +41,10 @@ HOW = (
 def settings_of(asked: Asked, seed: int) -> Config:
     """Return the settings of the training of one seed."""
     recipe = create_recipe(asked.recipe)
-    epochs = asked.epochs or recipe.epochs
     return dataclasses.replace(
-        recipe,
+        shortened(recipe, asked.epochs or recipe.epochs),
         seed=seed,
         device=asked.device,
-        epochs=epochs,
-        warmup_epochs=min(recipe.warmup_epochs, epochs),
         log_steps=ONLY_AT_THE_END,
     )
 

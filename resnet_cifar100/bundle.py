@@ -237,6 +237,11 @@ def _network(config: ModelConfig, weights: dict[str, Tensor]) -> Model:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    if path.suffix == ".onnx":
+        raise CheckpointError(
+            f"{path} is an ONNX file, which has no weights to go on with: name the best_model.pth "
+            "or .safetensors file that it was made from"
+        )
     read = _read_safetensors if path.suffix == ".safetensors" else _read_pth
     try:
         return read(path)

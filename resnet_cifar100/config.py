@@ -38,7 +38,8 @@ class Config:
     """Settings of one training run."""
 
     recipe: str = "reference"
-    """Named set of defaults for everything below; README lists them."""
+    """Named set of defaults for everything below; README lists them. Without it quick on a CPU and
+    reference on a GPU, whose defaults --help shows unless a recipe is named with it."""
 
     model: str = "resnet44v2"
     """Network by name; `python -m resnet_cifar100 info` lists them."""
@@ -148,8 +149,8 @@ class Config:
     log_file: Path = Path("logs.md")
     """Live Markdown log of the run."""
     checkpoint_minutes: float = 5.0
-    """Save the training state at least this often inside an epoch; each epoch ends with a save, of
-    short ones one in ten seconds."""
+    """Save the training state at least this often inside an epoch. It is also saved after each
+    epoch, but at most once in ten seconds."""
     max_hours: float = 0.0
     """Stop with the state saved (exit code 8) before this session lasts so long; 0: no limit."""
     keep_checkpoints: int = 2

@@ -12,6 +12,7 @@ Limit = tuple[str, bool, str]  # a setting, whether its value is allowed, what i
 
 def limits_of(config: Settings) -> Iterator[Limit]:
     """Yield each limit of these settings and whether it is kept."""
+    yield "epochs", 1 <= config.epochs <= 100_000, "in 1 to 100000"  # others are measured by it
     yield from _network(config)
     yield from _images(config)
     yield from _optimisation(config)
@@ -53,21 +54,21 @@ def _images(config: Settings) -> Iterator[Limit]:
         f"0 or a multiple of 100 in 100 to {most}",
     )
     yield "crop_padding", 0 <= config.crop_padding <= 16, "in 0 to 16"
-    yield "plain_epochs", 0 <= config.plain_epochs <= config.epochs, "in 0 to epochs"
+    yield "plain_epochs", 0 <= config.plain_epochs <= config.epochs, _of_epochs(config)
 
 
 def _optimisation(config: Settings) -> Iterator[Limit]:
     yield "batch_size", 2 <= config.batch_size <= 50_000, "in 2 to 50000"
-    yield "epochs", 1 <= config.epochs <= 100_000, "in 1 to 100000"
     yield "muon_lr", 0 < config.muon_lr < math.inf, "a positive number"
     yield "muon_momentum", 0 <= config.muon_momentum < 1, "in [0, 1)"
     yield "lr", 0 < config.lr < math.inf, "a positive number"
     yield "momentum", 0 <= config.momentum < 1, "in [0, 1)"
     yield "nesterov", config.momentum > 0 or not config.nesterov, "false where momentum is 0"
     yield "weight_decay", 0 <= config.weight_decay < math.inf, "0 or a positive number"
-    yield "warmup_epochs", 0 <= config.warmup_epochs <= config.epochs, "in 0 to epochs"
+    yield "warmup_epochs", 0 <= config.warmup_epochs <= config.epochs, _of_epochs(config)
     yield "grad_clip_norm", 0 <= config.grad_clip_norm < math.inf, "0 or a positive number"
     yield "sam_rho", 0 <= config.sam_rho < math.inf, "0 or a positive number"
+    yield "sam_adaptive", config.sam_rho > 0 or not config.sam_adaptive, "false without --sam-rho"
     # Muon keeps each bank of filters at one norm, which zeros cannot have.
     is_possible = config.optimizer != "muon" or not config.zero_init
     yield "zero_init", is_possible, "false with --optimizer muon"
@@ -98,6 +99,10 @@ def _machine(config: Settings) -> Iterator[Limit]:
     yield "log_steps", config.log_steps >= 1, "1 or more"
     is_pth = config.checkpoint_path.suffix == ".pth"
     yield "checkpoint_path", is_pth, "a file name ending in .pth"
+
+
+def _of_epochs(config: Settings) -> str:
+    return f"in 0 to {config.epochs}, the epochs of the run"
 
 
 def _is_share(count: int, most: int) -> bool:

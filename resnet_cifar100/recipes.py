@@ -1,6 +1,7 @@
 """Named recipes: settings of a run, with the claim and how it was measured in the docstring."""
 
 import dataclasses
+import shlex
 from collections.abc import Callable
 
 from resnet_cifar100.config import Config
@@ -170,3 +171,28 @@ def create_recipe(name: str) -> Config:
     if name not in RECIPES:
         raise ConfigError(f"--recipe must be one of {', '.join(RECIPES)}, got {name}")
     return RECIPES[name]()
+
+
+def shortened(recipe: Config, epochs: int) -> Config:
+    """Return a recipe with so many epochs, half of them for its warm-up and plain ones at most."""
+    return dataclasses.replace(
+        recipe,
+        epochs=epochs,
+        warmup_epochs=min(recipe.warmup_epochs, epochs / 2),
+        plain_epochs=min(recipe.plain_epochs, epochs // 2),
+    )
+
+
+def training_command(config: Config) -> str:
+    """Return the command that trains with these settings: a recipe, and what differs from it."""
+    words = ["--recipe", config.recipe]
+    recipe = RECIPES.get(config.recipe, reference)()  # a record may be older than its recipe's end
+    for field in dataclasses.fields(config):
+        flag, value = f"--{field.name.replace('_', '-')}", getattr(config, field.name)
+        if value == getattr(recipe, field.name):
+            continue
+        if isinstance(value, bool):
+            words.append(flag if value else flag.replace("--", "--no-", 1))
+        else:
+            words += [flag, *map(str, value if isinstance(value, tuple) else [value])]
+    return f"python train.py {shlex.join(words)}"

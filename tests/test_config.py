@@ -105,7 +105,10 @@ def test_no_setting_may_be_negative_infinite_or_nan(field, value):
         ({"ema_images": 500}, "--ema-images must be 0 without --ema-decay"),
         ({"ema_decay": 0.9, "ema_images": 50_001}, "--ema-images must be in 0 to 50000"),
         ({"distillation_weight": 1.01}, "--distillation-weight must be in"),
-        ({"epochs": 3, "plain_epochs": 4}, "--plain-epochs must be in 0 to epochs"),
+        (
+            {"epochs": 3, "plain_epochs": 4},
+            "--plain-epochs must be in 0 to 3, the epochs of the run",
+        ),
         ({"plain_epochs": -1}, "--plain-epochs"),
     ],
     ids=str,
@@ -245,11 +248,13 @@ def test_early_sizes_and_their_shares_are_flags():
 
 
 def test_augmentation_and_a_teacher_are_flags():
-    flags = ["--augment", "trivial_augment", "cutmix:1", "--teacher", "big.pth", "--sam-adaptive"]
+    flags = ["--augment", "trivial_augment", "cutmix:1", "--teacher", "big.pth"]
+    flags += ["--sam-rho", "1", "--sam-adaptive"]
     config, _ = _training_settings(["--recipe", "quick", *flags, "--distillation", "kd"])
     expected = {
         "augment": ("trivial_augment", "cutmix:1"),
         "teacher": Path("big.pth"),
+        "sam_rho": 1.0,
         "sam_adaptive": True,
         "distillation": "kd",
     }

@@ -1,5 +1,6 @@
 """Published runs: a folder of records/ holds the record of a run and the page made from it."""
 
+import re
 from datetime import date
 from pathlib import Path
 
@@ -15,8 +16,10 @@ def publish_run(run_dir: Path, name: str, records: Path) -> Path:
 
     Raises:
         CheckpointError: for a folder without the record of a finished run.
-        ConfigError: where a record of this name stands already.
+        ConfigError: for a name that is none, and where a record of it stands already.
     """
+    if not re.fullmatch(r"[A-Za-z0-9]+(-[A-Za-z0-9]+)*", name):
+        raise ConfigError(f"--name must be a few words joined by dashes, got {name!r}")
     record = load_record(run_dir)
     if record.status != "finished":
         raise CheckpointError(f"{run_dir} is not finished ({record.status}): no figure to publish")

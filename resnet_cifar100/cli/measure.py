@@ -111,10 +111,11 @@ def calibrate(held_out: Path, checkpoint_path: Path | None = None) -> None:
     if bundle.model_config != target.model_config:
         raise ConfigError("--checkpoint-path must be of the same network as --held-out")
     config, target_config = bundle.config, target.config
+    if not config.val_size:
+        raise ConfigError("--held-out needs a run that held images out (--val-size 5000)")
     dataset = load_dataset(config)
     train_split, val_split = training_splits(dataset, config)
-    if val_split is None:
-        raise ConfigError("--held-out needs a run that held images out (--val-size 5000)")
+    assert val_split is not None
     source = f"fitted on {len(val_split.labels):,} training images held out from "
     source += f"recipe {config.recipe}, seed {config.seed}"
     calibration = fit_calibration(bundle, train_split, val_split, source)
@@ -130,8 +131,11 @@ def calibrate(held_out: Path, checkpoint_path: Path | None = None) -> None:
 
 
 def default_checkpoint() -> Path:
-    """Return the user's own best model, else the weights that come with the repository."""
-    if BEST_MODEL.exists() or not SHIPPED_MODEL.exists():
+    """Return the user's own best model, else the weights that come with the repository; say so."""
+    if BEST_MODEL.exists():
+        say(f"Using {BEST_MODEL}, which was trained here last, not {SHIPPED_MODEL}.")
+        return BEST_MODEL
+    if not SHIPPED_MODEL.exists():
         return BEST_MODEL
     say(f"{BEST_MODEL} does not exist, so this uses {SHIPPED_MODEL}.")
     return SHIPPED_MODEL
@@ -152,6 +156,9 @@ def _onnx_predict(path: Path) -> tuple["Callable[[Tensor], Tensor]", "Mapping[st
 
 def _predict_one(predictor: "Predictor", path: Path, top_k: int) -> bool:
     """Print the classes of one picture, or why it is refused; return whether it was not."""
+    if path.parts[0] in ("http:", "https:"):
+        show_fault(f"{path} is an address: save the picture, and name the file")
+        return False
     try:
         answer = predictor.classify(path, top_k)
     except ImageError as error:

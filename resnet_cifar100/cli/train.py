@@ -12,7 +12,7 @@ from rich.table import Table
 from resnet_cifar100.cli.screen import console, python_command, say
 from resnet_cifar100.config import BEST_MODEL, Config
 from resnet_cifar100.errors import ConfigError, InterruptedRunError
-from resnet_cifar100.recipes import create_recipe
+from resnet_cifar100.recipes import create_recipe, shortened
 
 if TYPE_CHECKING:
     from resnet_cifar100.engine.record import RunRecord
@@ -75,6 +75,7 @@ def _training_settings(argv: Sequence[str]) -> tuple[Config, Path | None]:
     """
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--recipe")
+    first.add_argument("--epochs", default="")
     first.add_argument("--resume", action="store_true")
     first.add_argument("--run-dir", "--run_dir", type=Path)
     first.add_argument("--checkpoint-path", "--checkpoint_path", type=Path, default=BEST_MODEL)
@@ -92,6 +93,8 @@ def _training_settings(argv: Sequence[str]) -> tuple[Config, Path | None]:
         if asked.resume:
             say(f"Nothing to resume in {run_dir}: starting a new run there.")
         base = _recipe(asked.recipe, argv)
+        if asked.epochs.isdecimal() and 0 < int(asked.epochs) < base.epochs:
+            base = shortened(base, int(asked.epochs))
     values = {field.name: getattr(base, field.name) for field in dataclasses.fields(base)}
     default = TrainFlags(**values, resume=asked.resume, run_dir=run_dir)
     flags = tyro.cli(TrainFlags, default=default, args=argv, prog="python train.py")

@@ -51,8 +51,8 @@ def how_to_get_it(data_dir: Path, url: str) -> str:
     return (
         "What you can do: run it again (a partial download is resumed), or\n"
         f"  - put {url} at {data_dir / ARCHIVE_NAME} by hand\n    (SHA-256 {ARCHIVE.sha256});\n"
-        f"  - use a mirror: --data-url URL (the official one is {ARCHIVE_URL});\n"
-        "  - go on without the real data: --dataset synthetic"
+        f"  - train with a mirror: train.py --data-url URL (the official one is {ARCHIVE_URL});\n"
+        "  - train without the real data: train.py --dataset synthetic"
     )
 
 

@@ -179,6 +179,8 @@ def _train_longer(record: RunRecord) -> Iterator[Advice]:
     tenth = max(1, epochs // 10)
     gain = held[-1] - held[-1 - tenth]
     plateau = find_plateau(record)
+    if gain < RISING and epochs < LEAST_EPOCHS:
+        yield from _begin(record)
     if gain < RISING or (plateau and is_early(plateau, epochs)):
         return
     last = "epoch" if tenth == 1 else f"{tenth} epochs"
@@ -192,12 +194,12 @@ def _train_longer(record: RunRecord) -> Iterator[Advice]:
 
 
 def _begin(record: RunRecord) -> Iterator[Advice]:
-    """Advise on a run of one epoch, which has no curve yet."""
+    """Advise on a run of too few epochs to have a curve."""
+    epochs, train = len(record.history.epochs), record.history.epochs[-1]["train/top1"]
     if _is_underfitted(record):
-        evidence = (
-            f"After its only epoch train top-1 is {record.history.epochs[-1]['train/top1']:.1%} "
-            f"and {record.history.held_out} top-1 {held_out_top1(record)[-1]:.1%}."
-        )
+        when = "its only epoch" if epochs == 1 else f"{epochs} epochs"
+        held_out = f"{record.history.held_out} top-1 {held_out_top1(record)[-1]:.1%}"
+        evidence = f"After {when} train top-1 is {train:.1%} and {held_out}."
         yield Advice("Longer training", evidence, "--epochs 10")
 
 

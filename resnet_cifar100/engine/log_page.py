@@ -16,6 +16,7 @@ from resnet_cifar100.engine.advice import (
 from resnet_cifar100.engine.record import Row, RunRecord
 from resnet_cifar100.markdown import SYNTHETIC_WARNING, code, duration, markdown_table, plain
 from resnet_cifar100.models.summary import Part, summarize
+from resnet_cifar100.recipes import training_command
 
 PART_HEAD = ("Part", "Layers", "Output", "Parameters", "Multiply-adds")
 DOCUMENT_TOP1 = 0.7486  # of the description of a trainer that this project grew from
@@ -165,10 +166,8 @@ def _advice(record: RunRecord) -> str:
 def _quick_reference(record: RunRecord) -> str:
     path, package = record.config.checkpoint_path, "python -m resnet_cifar100"
     place = "" if path == BEST_MODEL else f" --checkpoint-path {path}"
-    usual = f"python train.py --recipe {record.config.recipe}"
-    command = record.environments[0].get("command", usual)
-    rows = [] if "--resume" in command.split() else [("The same training again", code(command))]
-    rows += [
+    rows = [
+        ("The same training again", code(training_command(record.config))),
         ("Go on with an interrupted run", code(f"python train.py --resume{place}")),
         ("Measure the weights", code(f"{package} evaluate{place}")),
         ("A report of the weights", code(f"{package} analyze {path}")),

@@ -46,8 +46,8 @@ def resume_if_present(state: TrainState, run_dir: Path) -> list[str]:
             f"got {state.config.epochs}"
         )
     saved.restore(state)
-    notes.append(
-        f"Resuming {run_dir} at step {state.step} of {state.total_steps} (epoch {state.epoch + 1})."
-    )
+    place = f"Resuming {run_dir} at step {state.step} of {state.total_steps}"
+    is_last = state.step == state.total_steps
+    notes.append(f"{place}: all are taken." if is_last else f"{place} (epoch {state.epoch + 1}).")
     notes += [f"Changed for the rest of the run: {text}." for text in changed.values()]
     return notes

@@ -1,0 +1,43 @@
+"""Recipes as commands, and shorter than they are."""
+
+import dataclasses
+import shlex
+from pathlib import Path
+
+import pytest
+
+from resnet_cifar100.cli.train import _training_settings
+from resnet_cifar100.recipes import RECIPES, create_recipe, shortened, training_command
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"epochs": 200, "seed": 3, "flip": False, "compile": True, "decay_norms": True},
+        {"augment": ("cutout:16", "mixup"), "early_sizes": (), "early_shares": ()},
+        {"augment": (), "log_file": Path("a b/c'd.md"), "teacher": Path("t.pth")},
+    ],
+    ids=["itself", "numbers", "lists", "paths"],
+)
+def test_the_command_of_a_run_asks_for_its_settings(recipe, changes):
+    config = dataclasses.replace(create_recipe(recipe), **changes)
+    words = shlex.split(training_command(config))
+    assert words[:2] == ["python", "train.py"]
+    assert _training_settings(words[2:]) == (config, None)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "epochs", "warmup", "plain"),
+    [("fast", 12, 3, 0), ("fast", 8, 3, 0), ("fast", 2, 1, 0), ("strong", 1, 0.5, 0)],
+)
+def test_a_short_run_warms_up_for_half_of_it_at_most(recipe, epochs, warmup, plain):
+    config, _ = _training_settings(["--recipe", recipe, "--epochs", str(epochs)])
+    assert (config.epochs, config.warmup_epochs, config.plain_epochs) == (epochs, warmup, plain)
+    assert config == shortened(create_recipe(recipe), epochs)
+
+
+def test_a_warm_up_that_is_asked_for_stays():
+    config, _ = _training_settings(["--recipe", "fast", "--epochs", "2", "--warmup-epochs", "2"])
+    assert config.warmup_epochs == 2

@@ -1,0 +1,38 @@
+"""What people mistype is refused in a sentence that says what to do, before any work is done."""
+
+import pytest
+
+from resnet_cifar100 import cli
+from tests.conftest import REPOSITORY
+
+WEIGHTS = str(REPOSITORY / "weights" / "fast.safetensors")
+RECORD = str(REPOSITORY / "records" / "2026-11-23_fast-seed0")
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "sentence"),
+    [
+        (["app", "--port", "65536"], 3, "--port must be in 0 to 65535, got 65536"),
+        (["app", "--port", "-1"], 3, "--port must be in 0 to 65535, got -1"),
+        (["analyze", "model.onnx"], 4, "model.onnx is an ONNX file"),
+        (["export", "onnx", "--checkpoint-path", "model.onnx"], 4, "model.onnx is an ONNX file"),
+        (["calibrate", "--held-out", WEIGHTS], 3, "--held-out needs a run that held images out"),
+        (
+            ["predict", "https://example.com/a.png", "--checkpoint-path", WEIGHTS],
+            6,
+            "is an address",
+        ),
+        *(
+            (["record", RECORD, "--name", name], 3, f"joined by dashes, got {name!r}")
+            for name in ("", "../x", "a/b", "my run", "x-")
+        ),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else None,
+)
+def test_it_is_refused(words, code, sentence, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "400")
+    (tmp_path / "model.onnx").write_bytes(b"anything")
+    assert cli.main(words) == code
+    assert sentence in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
