@@ -121,13 +121,20 @@ def save_bundle(bundle: Bundle, *paths: Path) -> None:
     replace_with_checksum(buffer.getvalue(), *paths)
 
 
-def save_shipped(bundle: Bundle, path: Path) -> None:
-    """Write `bundle` as .safetensors in fp16, and NAME.sha256 beside it.
+def save_shipped(bundle: Bundle, path: Path, dtype: torch.dtype = torch.float16) -> None:
+    """Write `bundle` as .safetensors, its weights in `dtype`, and NAME.sha256 beside it.
 
     Raises:
         CheckpointError: where it cannot be written; what stood there is untouched.
     """
-    replace_with_checksum(to_safetensors(bundle, torch.float16), path)
+    replace_with_checksum(to_safetensors(bundle, dtype), path)
+
+
+def dtype_of(path: Path) -> torch.dtype:
+    """Return the type of the weights in a .safetensors file."""
+    with safetensors.safe_open(path, "pt") as file:
+        kinds = {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
+    return torch.float32 if "F32" in kinds else torch.float16
 
 
 def to_safetensors(bundle: Bundle, dtype: torch.dtype = torch.float32) -> bytes:

@@ -11,6 +11,7 @@ from resnet_cifar100.bundle import (
     Bundle,
     Calibration,
     _digest,
+    dtype_of,
     load_bundle,
     save_bundle,
     save_shipped,
@@ -173,6 +174,12 @@ def test_shipped_weights_are_half_the_size_and_predict_the_same_up_to_fp16(bundl
     assert all(p.dtype == torch.float32 for p in again.model.parameters())
     images = torch.randint(0, 256, (5, 3, 32, 32), dtype=torch.uint8)
     assert torch.allclose(again.logits(images), bundle.logits(images), atol=0.02)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_a_file_tells_the_type_of_its_weights(dtype, bundle, tmp_path):
+    save_shipped(bundle, tmp_path / "some.safetensors", dtype)
+    assert dtype_of(tmp_path / "some.safetensors") == dtype
 
 
 def test_damaged_shipped_weights_are_refused(bundle, tmp_path):

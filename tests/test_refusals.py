@@ -22,6 +22,7 @@ RECORD = str(REPOSITORY / "records" / "2026-11-23_fast-seed0")
             6,
             "is an address",
         ),
+        (["predict", ".", "", "--checkpoint-path", WEIGHTS], 6, "2 of 2 pictures refused"),
         *(
             (["record", RECORD, "--name", name], 3, f"joined by dashes, got {name!r}")
             for name in ("", "../x", "a/b", "my run", "x-")

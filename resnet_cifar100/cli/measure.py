@@ -103,13 +103,15 @@ def calibrate(held_out: Path, checkpoint_path: Path | None = None) -> None:
             one should come from the same recipe.
     """
     from resnet_cifar100.analysis.calibration import fit_calibration, fit_class_means
-    from resnet_cifar100.bundle import load_bundle, save_bundle, save_shipped
+    from resnet_cifar100.bundle import dtype_of, load_bundle, save_bundle, save_shipped
     from resnet_cifar100.data.cifar100 import load_dataset, training_splits
 
     path = checkpoint_path or held_out
     bundle, target = load_bundle(held_out), load_bundle(path)
     if bundle.model_config != target.model_config:
         raise ConfigError("--checkpoint-path must be of the same network as --held-out")
+    if bundle.provenance["dataset"] != target.provenance["dataset"]:
+        raise ConfigError("--checkpoint-path must be of the same data set as --held-out")
     config, target_config = bundle.config, target.config
     if not config.val_size:
         raise ConfigError("--held-out needs a run that held images out (--val-size 5000)")
@@ -124,7 +126,10 @@ def calibrate(held_out: Path, checkpoint_path: Path | None = None) -> None:
         means = fit_class_means(target, own_train)
         calibration = dataclasses.replace(calibration, class_means=means)
     target = dataclasses.replace(target, calibration=calibration)
-    (save_shipped if path.suffix == ".safetensors" else save_bundle)(target, path)
+    if path.suffix == ".safetensors":
+        save_shipped(target, path, dtype_of(path))
+    else:
+        save_bundle(target, path)
     limits = f"temperature {calibration.temperature:.3f}"
     limits += f", strangeness up to {calibration.most_strangeness:.3f}"
     say(f"{path}: {limits}, {source}")
@@ -156,7 +161,7 @@ def _onnx_predict(path: Path) -> tuple["Callable[[Tensor], Tensor]", "Mapping[st
 
 def _predict_one(predictor: "Predictor", path: Path, top_k: int) -> bool:
     """Print the classes of one picture, or why it is refused; return whether it was not."""
-    if path.parts[0] in ("http:", "https:"):
+    if str(path).startswith(("http:/", "https:/")):
         show_fault(f"{path} is an address: save the picture, and name the file")
         return False
     try:
@@ -164,7 +169,7 @@ def _predict_one(predictor: "Predictor", path: Path, top_k: int) -> bool:
     except ImageError as error:
         show_fault(str(error))
         return False
-    table = Table(title=str(path), title_justify="left", show_header=False)
+    table = Table(title=Text(str(path)), title_justify="left", show_header=False)
     for one in answer.classes:
         bar = Text("#" * round(20 * one.prob), style="cyan")
         table.add_row(one.name, f"{one.prob:6.1%}", bar, one.superclass)

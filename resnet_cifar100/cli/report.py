@@ -5,6 +5,7 @@ from typing import Literal
 
 import tyro
 from rich.table import Table
+from rich.text import Text
 
 from resnet_cifar100.cli.measure import default_checkpoint
 from resnet_cifar100.cli.screen import console, say
@@ -83,7 +84,7 @@ def compare(
     for index, name in enumerate(HEAD):
         table.add_column(name, justify="right" if index else "left")
     for row in group_rows(groups):
-        table.add_row(*row)
+        table.add_row(*map(Text, row))
     console.print(table)
     for caution in cautions(groups):
         say(caution)

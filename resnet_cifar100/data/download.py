@@ -17,6 +17,7 @@ from typing import IO
 from urllib.error import HTTPError
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
+from filelock import FileLock
 from rich.console import Console
 from rich.progress import DownloadColumn, Progress, TransferSpeedColumn
 
@@ -65,29 +66,41 @@ def download_cifar100(
 ) -> Path:
     """Return the folder of the verified `members`; each fault is a DataError with `how_to_get_it`.
 
-    An archive that a person put into `data_dir` is used instead of the network, and kept.
+    An archive that a person put into `data_dir` is used instead of the network, and kept. Where
+    several processes want it at once, one fetches it and the others wait.
     """
-    folder, source, part = (data_dir / n for n in (FOLDER, ARCHIVE_NAME, f"{ARCHIVE_NAME}.part"))
+    folder = data_dir / FOLDER
     try:
-        if all(verify_file(folder / name, facts) for name, facts in members.items()):
-            return folder
-        if not source.exists():
-            source = part
-            _fetch_verified(url, part, archive)
-        elif not verify_file(source, archive):
-            raise DataError(f"{source} is not the official archive; replace or remove it.")
-        _unpack(source, folder, members)
-        part.unlink(missing_ok=True)
+        if not _is_complete(folder, members):
+            data_dir.mkdir(parents=True, exist_ok=True)
+            with FileLock(data_dir / f".{FOLDER}.lock"):
+                if not _is_complete(folder, members):
+                    _obtain(data_dir, url, archive, members)
     except (DataError, OSError) as error:
         reason = error if isinstance(error, DataError) else f"Reading or writing failed: {error}."
         raise DataError(f"{reason}\n{how_to_get_it(data_dir, url)}") from error
     return folder
 
 
+def _is_complete(folder: Path, members: Mapping[str, FileFacts]) -> bool:
+    return all(verify_file(folder / name, facts) for name, facts in members.items())
+
+
+def _obtain(data_dir: Path, url: str, archive: FileFacts, members: Mapping[str, FileFacts]) -> None:
+    """Unpack the archive that is there, or fetch it first."""
+    source, part = data_dir / ARCHIVE_NAME, data_dir / f"{ARCHIVE_NAME}.part"
+    if not source.exists():
+        source = part
+        _fetch_verified(url, part, archive)
+    elif not verify_file(source, archive):
+        raise DataError(f"{source} is not the official archive; replace or remove it.")
+    _unpack(source, data_dir / FOLDER, members)
+    part.unlink(missing_ok=True)
+
+
 def _fetch_verified(url: str, part: Path, facts: FileFacts) -> None:
     """Make `part` the archive that `facts` describe; a complete but wrong one is fetched anew."""
     _check_scheme(url, {"http", "https"})
-    part.parent.mkdir(parents=True, exist_ok=True)
     console = Console(stderr=True, markup=False, highlight=False, emoji=False, soft_wrap=True)
     for _ in range(2):
         _fetch(url, part, facts.size, console)

@@ -132,7 +132,9 @@ def _upright(image: Image.Image, exif: bytes) -> Image.Image:
     """Turn the picture as its EXIF block (of a TIFF: the file) says; a damaged one says nothing."""
     clean, orientation = Image.Exif(), 274
     with contextlib.suppress(struct.error, KeyError):
-        _, clean[orientation], _ = _tags(exif.removeprefix(b"Exif\0\0"))[orientation]
+        _, number, _ = _tags(exif.removeprefix(b"Exif\0\0"))[orientation]
+        if 1 <= number <= 8:
+            clean[orientation] = number
     image.info = {"exif": clean.tobytes()}
     ImageOps.exif_transpose(image, in_place=True)
     return image

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from pathlib import Path
 
 import torch
@@ -11,12 +12,16 @@ from resnet_cifar100.data.cifar100 import Dataset
 from resnet_cifar100.errors import ConfigError, DataError
 from resnet_cifar100.storage import replace_file
 
+COLUMNS = ["file", "label", "class", "superclass", "test_index", "dataset"]
+_NAME = re.compile(r"(SYNTHETIC_)?\d\d_\w+_\d{5}\.png")
+
 
 def write_samples(dataset: Dataset, out: Path, *, per_class: int, seed: int) -> Path:
     """Write `per_class` test images of each class as PNG, and index.csv; return the index.
 
     Raises:
-        ConfigError: for a number of images that the test set does not have.
+        ConfigError: for a number of images that the test set does not have, and for an `out` with
+            an index.csv of something else.
         DataError: where `out` cannot be written.
     """
     images, labels = dataset.test
@@ -39,7 +44,7 @@ def write_samples(dataset: Dataset, out: Path, *, per_class: int, seed: int) -> 
         raise DataError(f"{out} cannot be written ({error.strerror or error})") from error
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("file", "label", "class", "superclass", "test_index", "dataset"))
+    writer.writerow(COLUMNS)
     writer.writerows(rows)
     replace_file(out / "index.csv", text.getvalue())
     return out / "index.csv"
@@ -48,7 +53,12 @@ def write_samples(dataset: Dataset, out: Path, *, per_class: int, seed: int) -> 
 def _remove_listed(out: Path) -> None:
     """Remove the pictures of an earlier call, so that no two sets mix; other files stay."""
     index = out / "index.csv"
-    if index.exists():
-        with index.open(newline="") as file:
-            for row in csv.DictReader(file):
-                (out / Path(row["file"]).name).unlink(missing_ok=True)
+    if not index.exists():
+        return
+    with index.open(newline="", errors="replace") as file:
+        reader = csv.DictReader(file)
+        if reader.fieldnames != COLUMNS:
+            raise ConfigError(f"{index} is not by this command; name another folder with --out")
+        for name in (row["file"] for row in reader):
+            if _NAME.fullmatch(name):
+                (out / name).unlink(missing_ok=True)

@@ -1,10 +1,10 @@
 """The requests that this project answers itself; Gradio answers only for its page."""
 
 import asyncio
+import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -19,7 +19,7 @@ from resnet_cifar100.serve.predictor import Predictor
 from resnet_cifar100.serve.render import answer_json
 from resnet_cifar100.serve.uploads import GONE, Uploads
 
-MAX_WAITING = 64  # pictures of programs at a time; one more is told to come back
+MAX_WAITING = 64  # pictures sent to /classify at a time; one more is told to come back
 THREADS = 8
 SWEEP_SECONDS = 20.0
 
@@ -37,11 +37,14 @@ class Api:
     def create_app(self) -> FastAPI:
         """Return the application; Gradio's is mounted behind its routes."""
         app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=self._lifespan)
-        app.get("/health")(self.health)
+        for path, handler in (
+            ("/health", self.health),
+            ("/gradio_api/upload_progress", self.upload_progress),
+            ("/gradio_api/file={name:path}", self.file),
+        ):  # HEAD would go on to Gradio otherwise
+            app.api_route(path, methods=["GET", "HEAD"])(handler)
         app.post("/classify")(self.classify)
         app.post("/gradio_api/upload")(self.upload)
-        app.get("/gradio_api/upload_progress")(self.upload_progress)
-        app.get("/gradio_api/file={name:path}")(self.file)
         app.post("/gradio_api/queue/join")(self.join)
         app.get("/gradio_api/queue/data")(self.data)
         return app
@@ -54,10 +57,14 @@ class Api:
         """Answer about the picture whose bytes are the request."""
         if self._waiting >= MAX_WAITING:
             return _busy()
+        self._waiting += 1
         try:
-            return JSONResponse(await self._answer(await request.body()))
+            content = await request.body()
+            return JSONResponse(await self._answer(lambda: content))
         except ImageError as refusal:
             return JSONResponse({"error": str(refusal)}, 422)
+        finally:
+            self._waiting -= 1
 
     async def upload(self, request: Request) -> Response:
         """Keep one file of a form; return its path in a list, as Gradio's own route does."""
@@ -107,24 +114,23 @@ class Api:
         try:
             if path is None:
                 raise ImageError(GONE if picture else "There is no picture in this request.")
-            answer = await self._answer(path.read_bytes())
+            answer = await self._answer(path.read_bytes)
         except (ImageError, OSError) as refusal:
             sentence = str(refusal) if isinstance(refusal, ImageError) else GONE
             return {"output": {"error": sentence}, "success": False}
         return {"output": {"data": [answer], "is_generating": False}, "success": True}
 
-    async def _answer(self, content: bytes) -> dict[str, Any]:
-        """Return the answer for programs. Raises ImageError."""
+    async def _answer(self, read: Callable[[], bytes]) -> dict[str, Any]:
+        """Return the answer for programs; the picture is read when its turn comes.
+
+        Raises ImageError, and what `read` raises.
+        """
         start = time.perf_counter()
-        self._waiting += 1
-        try:
-            loop = asyncio.get_running_loop()
-            answer = await loop.run_in_executor(self._threads, self.predictor.classify, content)
-        finally:
-            self._waiting -= 1
+        loop = asyncio.get_running_loop()
+        answer = await loop.run_in_executor(self._threads, lambda: self.predictor.classify(read()))
         return answer_json(answer, 1000 * (time.perf_counter() - start))
 
-    @asynccontextmanager
+    @contextlib.asynccontextmanager
     async def _lifespan(self, _app: FastAPI) -> AsyncIterator[None]:
         task = asyncio.create_task(self._sweep())
         yield
@@ -133,8 +139,9 @@ class Api:
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
-            self.uploads.sweep()
             self.calls.sweep()
+            with contextlib.suppress(OSError):  # something else has swept there at the same time
+                self.uploads.sweep()
 
 
 def _busy() -> Response:

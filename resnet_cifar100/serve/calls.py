@@ -1,7 +1,8 @@
 """Calls of gradio_client: Gradio's protocol (sse_v3), without Gradio's queue.
 
 Gradio's own queue keeps messages nobody fetches, and one visitor can bring it to a stop. This keeps
-at most `MOST_SESSIONS` sessions of `MOST_CALLS` answers, for a minute.
+at most `MOST_SESSIONS` sessions of `MOST_CALLS` answers, for a minute, and works on at most
+`MOST_UNFINISHED` calls at a time.
 """
 
 import asyncio
@@ -13,6 +14,7 @@ from typing import Any
 
 MOST_SESSIONS = 256
 MOST_CALLS = 32  # of one session at a time
+MOST_UNFINISHED = 64  # of all sessions, those included whose client has gone
 SECONDS = 60.0
 
 
@@ -44,6 +46,8 @@ class Calls:
             BusyError: where there are too many.
         """
         self.sweep()
+        if len(self._tasks) >= MOST_UNFINISHED:
+            raise BusyError
         session = self._sessions.get(session_hash)
         if session is None:
             if len(self._sessions) >= MOST_SESSIONS:

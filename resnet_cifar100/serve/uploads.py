@@ -24,6 +24,7 @@ class Uploads:
             self._remove(path)
         suffix = Path(name.lower()).suffix
         folder = self.folder / secrets.token_hex(16)
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # a system may clean up there
         folder.mkdir()
         path = folder / f"picture{suffix if suffix in _SUFFIXES else '.png'}"
         path.write_bytes(content)

@@ -52,3 +52,22 @@ def test_no_more_wait_than_may_and_no_more_work_than_threads(slow, tmp_path):
     assert "try again" in refused.json()["error"]
     assert health.status_code == 200
     assert statuses == [422] * module.MAX_WAITING
+
+
+def test_calls_that_wait_do_not_shut_out_classify(slow, tmp_path):
+    async def run():
+        uploads = Uploads(tmp_path)
+        api = Api(slow, uploads)
+        picture = {"path": str(uploads.add(b"x", "a.png"))}
+        for number in range(module.THREADS + 8):
+            api.calls.start(str(number % 4), api._call_work(picture))
+        while slow.at_work < module.THREADS:
+            await asyncio.sleep(0.01)
+        transport = httpx.ASGITransport(app=api.create_app())
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            asked = asyncio.create_task(client.post("/classify", content=b"x"))
+            await asyncio.sleep(0.05)
+            slow.go.set()
+            return await asked
+
+    assert asyncio.run(asyncio.wait_for(run(), 30)).status_code == 422

@@ -95,3 +95,28 @@ def test_what_nobody_fetches_is_bounded_and_forgotten(monkeypatch):
         await asyncio.sleep(0)
 
     asyncio.run(run())
+
+
+def test_calls_whose_client_has_gone_count_until_they_are_done(monkeypatch):
+    monkeypatch.setattr(module, "MOST_UNFINISHED", 4)
+
+    async def run():
+        calls = Calls()
+        for number in range(4):
+            calls.start(str(number), work(number, 0.2))
+            stream = calls.stream(str(number))
+            fetching = asyncio.create_task(anext(stream))
+            await asyncio.sleep(0.01)
+            fetching.cancel()  # as the server does where a visitor leaves
+            await asyncio.gather(fetching, return_exceptions=True)
+            await stream.aclose()
+        assert calls._sessions == {}
+        unused = work(0)
+        with pytest.raises(BusyError):
+            calls.start("new", unused)
+        unused.close()
+        await asyncio.sleep(0.4)
+        calls.start("new", work(0))
+        assert await answers(calls, "new")
+
+    asyncio.run(run())

@@ -154,6 +154,15 @@ def test_odd_requests_are_no_server_error(server, ask):
         assert status == 404
 
 
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [("/health", 200), ("/", 200), ("/gradio_api/file=/etc/passwd", 404), ("/nothing", 404)],
+)
+def test_a_head_is_that_of_the_answer(server, path, status):
+    assert httpx.head(server.url + path).status_code == status
+    assert httpx.get(server.url + path).status_code == status
+
+
 def test_a_picture_is_shown_and_parts_of_it_too(server, drawings):
     content = drawings["orange"].read_bytes()
     (path,) = upload(server, content).json()

@@ -1,4 +1,5 @@
 import os
+import shutil
 import time
 
 import pytest
@@ -54,3 +55,10 @@ def test_more_than_fit_push_the_oldest_out(uploads, monkeypatch):
         past = time.time() - age
         os.utime(paths[-1], (past, past))
     assert [path.exists() for path in paths] == [False] * 3 + [True] * 6
+
+
+def test_a_folder_that_the_system_has_cleaned_away_comes_back(uploads):
+    shutil.rmtree(uploads.folder)
+    uploads.sweep()
+    assert uploads.find(str(uploads.add(b"content", "a.png")))
+    assert uploads.folder.stat().st_mode & 0o777 == 0o700

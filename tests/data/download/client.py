@@ -28,9 +28,14 @@ def refusal(data_dir: Path, url: str, archive: FileFacts = FACTS) -> str:
     return str(caught.value)
 
 
+def files_in(data_dir: Path) -> list[Path]:
+    """What is there but for the lock."""
+    return [path for path in data_dir.iterdir() if path.suffix != ".lock"]
+
+
 def assert_complete(data_dir: Path) -> None:
     """Exactly the three right files are there, nothing half-done and no archive."""
-    assert {path.name for path in data_dir.iterdir()} == {FOLDER}
+    assert files_in(data_dir) == [data_dir / FOLDER]
     assert {path.name: path.read_bytes() for path in (data_dir / FOLDER).iterdir()} == CONTENTS
 
 

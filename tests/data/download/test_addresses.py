@@ -9,9 +9,18 @@ from urllib.request import Request
 
 import pytest
 
+from resnet_cifar100.constants import ARCHIVE, ARCHIVE_URL
 from resnet_cifar100.data import download
+from resnet_cifar100.data.download import ARCHIVE_NAME, how_to_get_it
 from resnet_cifar100.errors import DataError
-from tests.data.download.client import assert_complete, obtain, refusal, resumed_at, write_part
+from tests.data.download.client import (
+    assert_complete,
+    files_in,
+    obtain,
+    refusal,
+    resumed_at,
+    write_part,
+)
 from tests.data.download.server import DATA, Exchange, Server, redirect
 
 
@@ -91,7 +100,7 @@ def test_a_real_https_server_cannot_send_us_to_http(
     secure_url = secure_server.url.replace("http:", "https:")
     secure_server.script = [redirect("http://127.0.0.1:9/x")]
     assert "only ['https'] will do" in refusal(data_dir, secure_url)
-    assert not list(data_dir.iterdir())
+    assert not files_in(data_dir)
     secure_server.script = [redirect(secure_url + "?moved")]
     obtain(data_dir, secure_url)
     assert_complete(data_dir)
@@ -103,3 +112,12 @@ def test_an_untrusted_certificate_is_refused_at_once(
     assert "cannot be trusted" in refusal(data_dir, secure_server.url.replace("http:", "https:"))
     assert secure_server.exchanges == []
     assert "Next try" not in capsys.readouterr().err
+
+
+def test_the_advice_names_address_path_checksum_mirror_flag_and_synthetic_data() -> None:
+    advice = how_to_get_it(Path("some/data"), "https://mirror.example/x.tar.gz")
+    path = str(Path("some/data") / ARCHIVE_NAME)
+    for fact in ("https://mirror.example/x.tar.gz", path, ARCHIVE.sha256, ARCHIVE_URL):
+        assert fact in advice
+    assert "--data-url" in advice
+    assert "--dataset synthetic" in advice

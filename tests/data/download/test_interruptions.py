@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from resnet_cifar100.data.download import (
     ARCHIVE_NAME,
 )
 from resnet_cifar100.errors import DataError
-from tests.data.download.client import assert_complete, obtain, refusal, resumed_at
+from tests.data.download.client import assert_complete, files_in, obtain, refusal, resumed_at
 from tests.data.download.server import DATA, FACTS, MEMBERS, Server, crawl
 
 CHILD = """
@@ -55,7 +56,7 @@ def test_a_kill_while_bytes_arrive_leaves_no_final_file_and_a_rerun_resumes(
     part = data_dir / f"{ARCHIVE_NAME}.part"
     server.script = [crawl]
     kill_when(lambda: part.exists() and part.stat().st_size > 0, data_dir, server.url)
-    assert list(data_dir.iterdir()) == [part]
+    assert files_in(data_dir) == [part]
     offset = part.stat().st_size
     assert 0 < offset < len(DATA)
     obtain(data_dir, server.url)
@@ -104,3 +105,11 @@ def test_a_file_where_a_folder_should_be_ends_in_one_message(
     with pytest.raises(DataError, match="Reading or writing failed"):
         obtain(data_dir, server.url)
     assert (tmp_path / taken).read_bytes() == b"mine"
+
+
+def test_of_several_that_want_it_at_once_one_fetches_it(server: Server, data_dir: Path) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        folders = list(pool.map(lambda _: obtain(data_dir, server.url), range(4)))
+    assert {*folders} == {data_dir / FOLDER}
+    assert len(server.exchanges) == 1
+    assert_complete(data_dir)

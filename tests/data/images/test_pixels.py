@@ -20,6 +20,7 @@ from tests.data.images.pictures import (
     oriented,
     picture,
     png,
+    tiff,
 )
 
 # The right pixels.
@@ -57,7 +58,8 @@ def test_a_camera_held_sideways_gives_an_upright_picture(kind: str, orientation:
 
 
 def test_a_damaged_exif_block_leaves_the_picture_as_it_is() -> None:
-    for block in (b"Exif\0\0II*\0", b"Exif\0\0nonsense", exif(6)[:-9], exif(0), exif(9)):
+    long = [b"Exif\0\0" + tiff((274, 4, 1, number)) for number in (70_000, 4_000_000_000)]
+    for block in (b"Exif\0\0II*\0", b"Exif\0\0nonsense", exif(6)[:-9], exif(0), exif(9), *long):
         assert error(load_image(encode(RGB, exif=block)), load_image(encode(RGB))) == 0
 
 
