@@ -189,7 +189,7 @@ def test_without_a_radius_a_step_is_the_plain_one_to_the_bit(
     tiny_config, tiny_dataset, monkeypatch
 ):
     monkeypatch.setattr(step, "at_the_worst_place_nearby", None)
-    state, batch = begin(tiny_config, tiny_dataset, sam_adaptive=True, dropout=0.0)
+    state, batch = begin(tiny_config, tiny_dataset, dropout=0.0)
     for _ in range(3):
         train_step(state, *batch)
     plain, _ = begin(tiny_config, tiny_dataset, dropout=0.0)

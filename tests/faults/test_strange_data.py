@@ -19,7 +19,7 @@ from resnet_cifar100.data import cifar100
 from resnet_cifar100.data.cifar100 import SYNTHETIC_FOLDER, load_dataset, read_dataset
 from resnet_cifar100.data.download import ARCHIVE_NAME
 from resnet_cifar100.errors import DataError
-from tests.data.download.client import refusal
+from tests.data.download.client import files_in, refusal
 from tests.data.download.server import GOOD, entry, facts_of, pack
 from tests.data.download.test_archives import (
     BAD_ENTRY,
@@ -55,7 +55,7 @@ def test_no_archive_but_the_official_one_is_opened(tmp_path, figure):
         (data_dir / ARCHIVE_NAME).write_bytes(content)
         before = listing(tmp_path, but=data_dir)
         assert "is not the official archive" in refusal(data_dir, NOWHERE)
-        assert [path.name for path in data_dir.iterdir()] == [ARCHIVE_NAME]
+        assert files_in(data_dir) == [data_dir / ARCHIVE_NAME]
         assert listing(tmp_path, but=data_dir) == before
     count = len(files)
     figure("hostile archives", f"{count} of {count} refused, 0 bytes written")
