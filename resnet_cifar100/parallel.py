@@ -153,9 +153,9 @@ def share_norms(model: nn.Module, device: torch.device) -> nn.Module:
 def mean_over_processes(values: Tensor) -> Tensor:
     """Return the mean of `values` over the processes."""
     if world_size() > 1:
-        values = values.clone()
-        dist.all_reduce(values)
-        values /= world_size()
+        total = values.double()  # in which the mean of equal numbers is that number, to the bit
+        dist.all_reduce(total)
+        values = (total / world_size()).to(values.dtype)
     return values
 
 
