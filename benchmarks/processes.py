@@ -77,9 +77,9 @@ def joined_block(
 def averaging_turn(config: Config, pieces: int) -> list[float]:
     """Time the averaging of as many numbers as the network has gradients, and nothing beside."""
     state, _ = ready_state(config)
-    gradients = torch.cat([torch.zeros_like(p).flatten() for p in state.model.parameters()])
-    piece = partial(dist.all_reduce, gradients)
-    return [seconds_per_piece(piece, pieces, state.runtime.device)]
+    count, device = sum(p.numel() for p in state.model.parameters()), state.runtime.device
+    piece = partial(dist.all_reduce, torch.zeros(count, device=device))
+    return [seconds_per_piece(piece, pieces, device)]
 
 
 def of_recipe(recipe: str, asked: Asked) -> dict[str, list[float]]:
