@@ -20,6 +20,22 @@ def limits_of(config: Settings) -> Iterator[Limit]:
     yield from _machine(config)
 
 
+def idle_settings(config: Settings) -> dict[str, str]:
+    """Return each setting that would do nothing in this run, with the flag that it needs."""
+    needs = {
+        "--optimizer muon": (config.optimizer == "muon", ["muon_lr", "muon_momentum"]),
+        "--weight-decay": (config.weight_decay > 0, ["decay_norms"]),
+        "--crop-padding": (config.crop_padding > 0, ["crop_fill"]),
+        "--flip": (config.flip, ["alternating_flip"]),
+        "--augment": (bool(config.augment), ["plain_epochs"]),
+        "--teacher": (
+            config.teacher is not None,
+            ["distillation", "distillation_weight", "temperature"],
+        ),
+    }
+    return {name: flag for flag, (is_on, names) in needs.items() if not is_on for name in names}
+
+
 def _network(config: Settings) -> Iterator[Limit]:
     sizes, shares = config.early_sizes, config.early_shares
     is_rising = [*sizes, config.image_size] == sorted({*sizes, config.image_size})

@@ -41,3 +41,21 @@ def test_a_short_run_warms_up_for_half_of_it_at_most(recipe, epochs, warmup, pla
 def test_a_warm_up_that_is_asked_for_stays():
     config, _ = _training_settings(["--recipe", "fast", "--epochs", "2", "--warmup-epochs", "2"])
     assert config.warmup_epochs == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--recipe reference --muon-lr 0.1", ["--muon-lr has no effect", "--optimizer muon"]),
+        ("--recipe fast --temperature 2", ["--temperature has no effect", "--teacher"]),
+        ("--recipe reference --plain-epochs 3", ["--plain-epochs has no effect", "--augment"]),
+        ("--recipe fast --no-flip --no-alternating-flip", []),
+        ("--recipe fast --optimizer sgd --lr 0.4", []),
+        ("--recipe fast --muon-lr 0.1", []),
+    ],
+)
+def test_a_setting_that_does_nothing_is_named_with_what_it_needs(words, said, capsys):
+    _training_settings(words.split())
+    printed = " ".join(capsys.readouterr().out.split())
+    assert all(part in printed for part in said)
+    assert bool(printed) == bool(said)

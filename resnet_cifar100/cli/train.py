@@ -12,6 +12,7 @@ from rich.table import Table
 from resnet_cifar100.cli.screen import console, python_command, say
 from resnet_cifar100.config import BEST_MODEL, Config
 from resnet_cifar100.errors import ConfigError, InterruptedRunError
+from resnet_cifar100.limits import idle_settings
 from resnet_cifar100.recipes import create_recipe, shortened
 
 if TYPE_CHECKING:
@@ -98,7 +99,11 @@ def _training_settings(argv: Sequence[str]) -> tuple[Config, Path | None]:
     values = {field.name: getattr(base, field.name) for field in dataclasses.fields(base)}
     default = TrainFlags(**values, resume=asked.resume, run_dir=run_dir)
     flags = tyro.cli(TrainFlags, default=default, args=argv, prog="python train.py")
-    return Config(**{name: getattr(flags, name) for name in values}), run_dir
+    config = Config(**{name: getattr(flags, name) for name in values})
+    for name, needed in idle_settings(config).items():
+        if getattr(config, name) not in (getattr(base, name), getattr(Config, name)):
+            say(f"--{name.replace('_', '-')} has no effect in this run: it needs {needed}.")
+    return config, run_dir
 
 
 def _recipe(name: str | None, argv: Sequence[str]) -> Config:

@@ -11,13 +11,14 @@ import ssl
 import tarfile
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from http.client import HTTPException, HTTPMessage, HTTPResponse, InvalidURL
 from pathlib import Path
 from typing import IO
 from urllib.error import HTTPError
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.progress import DownloadColumn, Progress, TransferSpeedColumn
 
@@ -73,13 +74,23 @@ def download_cifar100(
     try:
         if not _is_complete(folder, members):
             data_dir.mkdir(parents=True, exist_ok=True)
-            with FileLock(data_dir / f".{FOLDER}.lock"):
+            with _lock(data_dir):
                 if not _is_complete(folder, members):
                     _obtain(data_dir, url, archive, members)
     except (DataError, OSError) as error:
         reason = error if isinstance(error, DataError) else f"Reading or writing failed: {error}."
         raise DataError(f"{reason}\n{how_to_get_it(data_dir, url)}") from error
     return folder
+
+
+def _lock(data_dir: Path) -> AbstractContextManager[FileLock]:
+    """Wait until no other process fetches into `data_dir`, and say so where that takes long."""
+    lock = FileLock(data_dir / f".{FOLDER}.lock")
+    try:
+        return lock.acquire(timeout=1)
+    except Timeout:
+        _console().print(f"Another process fetches the data set into {data_dir}: waiting for it.")
+        return lock.acquire()
 
 
 def _is_complete(folder: Path, members: Mapping[str, FileFacts]) -> bool:
@@ -101,13 +112,17 @@ def _obtain(data_dir: Path, url: str, archive: FileFacts, members: Mapping[str, 
 def _fetch_verified(url: str, part: Path, facts: FileFacts) -> None:
     """Make `part` the archive that `facts` describe; a complete but wrong one is fetched anew."""
     _check_scheme(url, {"http", "https"})
-    console = Console(stderr=True, markup=False, highlight=False, emoji=False, soft_wrap=True)
+    console = _console()
     for _ in range(2):
         _fetch(url, part, facts.size, console)
         if verify_file(part, facts):
             return
         part.unlink()
     raise DataError(f"What {url} sends is not the official archive: its checksums differ.")
+
+
+def _console() -> Console:
+    return Console(stderr=True, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
 
 def _fetch(url: str, part: Path, size: int, console: Console) -> None:

@@ -173,15 +173,14 @@ def _lr_flags(config: Config, *, factor: float) -> str:
 
 def _train_longer(record: RunRecord) -> Iterator[Advice]:
     held, epochs = held_out_top1(record), len(record.history.epochs)
-    if epochs == 1:
-        yield from _begin(record)
-        return
     tenth = max(1, epochs // 10)
-    gain = held[-1] - held[-1 - tenth]
+    gain = held[-1] - held[-1 - tenth] if epochs > 1 else 0.0
+    if gain < RISING:
+        if epochs < LEAST_EPOCHS:
+            yield from _begin(record)
+        return
     plateau = find_plateau(record)
-    if gain < RISING and epochs < LEAST_EPOCHS:
-        yield from _begin(record)
-    if gain < RISING or (plateau and is_early(plateau, epochs)):
+    if plateau and is_early(plateau, epochs):
         return
     last = "epoch" if tenth == 1 else f"{tenth} epochs"
     evidence = (

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from resnet_cifar100.constants import FOLDER
 from resnet_cifar100.data import download
@@ -112,4 +113,18 @@ def test_of_several_that_want_it_at_once_one_fetches_it(server: Server, data_dir
         folders = list(pool.map(lambda _: obtain(data_dir, server.url), range(4)))
     assert {*folders} == {data_dir / FOLDER}
     assert len(server.exchanges) == 1
+    assert_complete(data_dir)
+
+
+def test_who_waits_for_another_process_says_so(
+    server: Server, data_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data_dir.mkdir(parents=True)
+    with ThreadPoolExecutor(1) as pool:
+        with FileLock(data_dir / f".{FOLDER}.lock"):
+            folder = pool.submit(obtain, data_dir, server.url)
+            with pytest.raises(TimeoutError):
+                folder.result(timeout=2)
+        folder.result(timeout=20)
+    assert f"Another process fetches the data set into {data_dir}" in capsys.readouterr().err
     assert_complete(data_dir)
