@@ -185,8 +185,9 @@ def shortened(recipe: Config, epochs: int) -> Config:
 
 def training_command(config: Config) -> str:
     """Return the command that trains with these settings: a recipe, and what differs from it."""
-    words = ["--recipe", config.recipe]
     recipe = RECIPES.get(config.recipe, reference)()  # a record may be older than its recipe's end
+    config = dataclasses.replace(config, recipe=recipe.recipe)
+    words = ["--recipe", recipe.recipe]
     for field in dataclasses.fields(config):
         flag, value = f"--{field.name.replace('_', '-')}", getattr(config, field.name)
         if value == getattr(recipe, field.name):

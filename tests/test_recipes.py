@@ -28,6 +28,13 @@ def test_the_command_of_a_run_asks_for_its_settings(recipe, changes):
     assert _training_settings(words[2:]) == (config, None)
 
 
+def test_the_command_of_a_recipe_that_is_no_more_is_one_of_the_reference():
+    config = dataclasses.replace(create_recipe("fast"), recipe="gone")
+    words = shlex.split(training_command(config))
+    asked, _ = _training_settings(words[2:])
+    assert asked == dataclasses.replace(config, recipe="reference")
+
+
 @pytest.mark.parametrize(
     ("recipe", "epochs", "warmup", "plain"),
     [("fast", 12, 3, 0), ("fast", 8, 3, 0), ("fast", 2, 1, 0), ("strong", 1, 0.5, 0)],

@@ -34,7 +34,7 @@ from resnet_cifar100.storage import (
     write_durably,
 )
 
-FORMAT = 1
+FORMAT = 2
 TENSORS, STATE, MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
 
 
@@ -45,6 +45,7 @@ class SavedState:
     folder: Path
     step: int
     config: Config
+    teacher: str | None  # the SHA-256 of its file
     history: History
     tensors: dict[str, Tensor]
 
@@ -77,6 +78,7 @@ def save_state(state: TrainState, run_dir: Path) -> Path:
         "format": FORMAT,
         "step": state.step,
         "config": json.loads(state.config.to_json()),
+        "teacher": state.teacher.sha256 if state.teacher else None,
         "history": dataclasses.asdict(state.history),
     }
     state.check_finite()
@@ -187,6 +189,7 @@ def _parse_state(folder: Path, contents: dict[str, bytes]) -> SavedState:
             folder=folder,
             step=description["step"],
             config=Config.from_json(json.dumps(description["config"])),
+            teacher=description["teacher"],
             history=History(**description["history"]),
             tensors=safetensors.torch.load(contents[TENSORS]),
         )

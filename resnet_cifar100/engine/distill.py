@@ -7,7 +7,9 @@ from torch import Tensor
 from resnet_cifar100.bundle import Bundle, load_bundle
 from resnet_cifar100.config import Config
 from resnet_cifar100.errors import ConfigError
+from resnet_cifar100.recipes import training_command
 from resnet_cifar100.runtime import Runtime
+from resnet_cifar100.storage import sha256_of
 
 OTHERS_WEIGHT = 8.0  # of the other classes in DKD: the authors' for the pair most like ours
 
@@ -15,9 +17,14 @@ _NEVER = -1000.0  # the logarithm of a probability that counts for nothing, and 
 
 
 class Teacher:
-    """A trained network, frozen, and what its answers add to the loss."""
+    """A trained network, frozen, and what its answers add to the loss.
 
-    def __init__(self, bundle: Bundle, config: Config, runtime: Runtime) -> None:
+    `sha256` is that of its file; `description` says in words how it was made and what it reached.
+    """
+
+    def __init__(self, bundle: Bundle, sha256: str, config: Config, runtime: Runtime) -> None:
+        self.sha256 = sha256
+        self.description = _describe(bundle, sha256)
         bundle.to(runtime.device)
         self.preprocess = bundle.preprocess
         self.forward = runtime.compile(bundle.model.requires_grad_(False))
@@ -69,7 +76,14 @@ def load_teacher(config: Config, runtime: Runtime, title: str) -> Teacher | None
             f"--teacher must be trained with --val-size {config.val_size} or more, as this run is: "
             f"it has learned images that are held out here, got {theirs.val_size}"
         )
-    return Teacher(bundle, config, runtime)
+    return Teacher(bundle, sha256_of(config.teacher.read_bytes()), config, runtime)
+
+
+def _describe(bundle: Bundle, sha256: str) -> str:
+    top1 = bundle.provenance["metrics"].get("test/top1")
+    result = "not finished" if top1 is None else f"{top1:.2%} test top-1"
+    command = training_command(bundle.config.without_folders())
+    return f"{command}: {result}, SHA-256 {sha256}"
 
 
 def kd_loss(logits: Tensor, taught: Tensor, temperature: float) -> Tensor:

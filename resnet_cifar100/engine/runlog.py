@@ -38,7 +38,7 @@ class RunLog:
         self.run_dir = run_dir
         self.record = RunRecord(
             config=state.config,
-            environments=[*_earlier_sessions(run_dir, state), environment(state.runtime.notes)],
+            environments=[*_earlier_sessions(run_dir, state), _this_session(state)],
             title=title,
             parameters=summary.parameters,
             multiply_adds=summary.multiply_adds,
@@ -156,6 +156,12 @@ class RunLog:
         self.record.result = result
         self.record.status = "finished"
         self.write()
+
+
+def _this_session(state: TrainState) -> Row:
+    """Return the environment, with the teacher where there is one."""
+    here = environment(state.runtime.notes)
+    return {**here, "teacher": state.teacher.description} if state.teacher else here
 
 
 def _earlier_sessions(run_dir: Path, state: TrainState) -> list[Row]:

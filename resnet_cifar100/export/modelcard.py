@@ -163,6 +163,7 @@ def _training(bundle: Bundle, config: Config) -> str:
     seconds = bundle.provenance["metrics"].get("train_seconds")
     count = config.train_size or 50_000 - config.val_size
     changed = ", with uncommitted changes" if stamp.get("uncommitted_changes") else ""
+    teacher = {"Teacher": code(stamp["teacher"])} if "teacher" in stamp else {}
     rows = {
         "Data": f"{plain(bundle.provenance['dataset'])}, {count:,} training images"
         if bundle.provenance["dataset"] != "SYNTHETIC"
@@ -172,6 +173,7 @@ def _training(bundle: Bundle, config: Config) -> str:
         else "nothing: the last epoch counts",
         "Recipe": f"{code(config.recipe)}, up to {config.epochs} epochs of {config.batch_size}, "
         f"{plain(config.optimizer)}, seed {config.seed}",
+        **teacher,
         "Time to these weights": duration(seconds) if seconds else "?",
         "On": f"{plain(' '.join(stamp.get('runtime') or [stamp.get('cpu', '?')]))} torch "
         f"{plain(stamp.get('torch', '?'))}.",

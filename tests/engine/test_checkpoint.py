@@ -142,7 +142,7 @@ def test_states_that_are_all_damaged_are_an_error_not_a_fresh_start(run_dir):
 
 def test_a_state_of_another_format_is_refused(run_dir):
     for path in run_dir.rglob("manifest.json"):
-        path.write_text(path.read_text().replace('"format": 1', '"format": 99'))
+        path.write_text(path.read_text().replace('"format": 2', '"format": 99'))
     with pytest.raises(CheckpointError, match="format 99"):
         load_newest_state(run_dir)
 
