@@ -29,7 +29,7 @@ format: .venv/.ready-dev ## format the code and mend what lint can mend
 
 docs: $(READY) ## render logs_RESNET.md and the pages of records/ anew from their records
 	$(PY) -m resnet_cifar100 log --write $(dir $(wildcard records/*/run.json))
-	$(PY) -m resnet_cifar100 log records/2026-11-24_fast-resnet44v2-24-seed0 > logs_RESNET.md
+	$(PY) -m resnet_cifar100 log records/2026-11-28_resnet44v2-teacher-seed0 > logs_RESNET.md
 
 report: $(READY) ## analyse the shipped weights anew into docs/report
 	$(PY) -m resnet_cifar100 analyze weights/fast.safetensors --record records/2026-11-23_fast-seed0 \

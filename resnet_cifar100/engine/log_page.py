@@ -89,6 +89,11 @@ def analysis(record: RunRecord) -> str:
         f"Train top-1 on augmented images ends at {epochs[-1]['train/top1']:.2%}: a generalisation "
         f"gap of {100 * top1_gap(record):.1f} points."
     )
+    if teacher := record.environments[-1].get("teacher"):
+        lines.append(
+            f"Besides the labels it learned from the answers of another network: {code(teacher)}. "
+            "The time to train that one is not counted here."
+        )
     plateau = find_plateau(record)
     if plateau and is_early(plateau, len(epochs)):
         lines.append(
