@@ -78,7 +78,7 @@ def save_state(state: TrainState, run_dir: Path) -> Path:
         "format": FORMAT,
         "step": state.step,
         "config": json.loads(state.config.to_json()),
-        "teacher": state.teacher.sha256 if state.teacher else None,
+        "teacher": state.teacher_sha256,
         "history": dataclasses.asdict(state.history),
     }
     state.check_finite()

@@ -34,7 +34,7 @@ def resume_if_present(state: TrainState, run_dir: Path) -> list[str]:
         return notes
     old, new = dataclasses.asdict(saved.config), dataclasses.asdict(state.config)
     # The file may lie elsewhere now, but has to hold the same network.
-    old["teacher"], new["teacher"] = saved.teacher, state.teacher and state.teacher.sha256
+    old["teacher"], new["teacher"] = saved.teacher, state.teacher_sha256
     changed = {name: f"{name} {old[name]} -> {new[name]}" for name in new if old[name] != new[name]}
     if refused := [text for name, text in changed.items() if name not in CHANGEABLE]:
         raise CheckpointError(

@@ -96,6 +96,11 @@ class TrainState:
         return is_last and not self.is_to_measure
 
     @property
+    def teacher_sha256(self) -> str | None:
+        """SHA-256 of the file of the teacher, where there is one."""
+        return self.teacher.sha256 if self.teacher else None
+
+    @property
     def eval_model(self) -> Model:
         """The weights that predict: the moving average where there is one."""
         return self.ema.model if self.ema else self.model
