@@ -19,10 +19,10 @@ def reference() -> Config:
 
 
 def fast() -> Config:
-    """The cheapest way to 75%: 75.92% +- 0.08 test top-1 in ten minutes on two CPU cores with bf16.
+    """The cheapest way to 75%: 75.76% +- 0.13 test top-1 in nine minutes on two CPU cores with bf16.
 
-    `python train.py --recipe fast --seed 0`, and 1 and 2: 9:37 and 9:23 min, 11:54 beside other
-    work; AMD EPYC, records/2026-11-23_fast-seed0 to -seed2. The recipe of the speedrun entry
+    `python train.py --recipe fast --seed 0`, and 1 and 2: 8:43 to 8:54 min; AMD EPYC,
+    records/2026-11-28_fast-gram-muon-seed0 to -seed2. The recipe of the speedrun entry
     NAVIER-STOKED, see models/speednet.py, for a few more epochs.
     """
     return Config(
