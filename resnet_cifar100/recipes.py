@@ -19,7 +19,7 @@ def reference() -> Config:
 
 
 def fast() -> Config:
-    """The cheapest way to 75%: 75.76% +- 0.13 test top-1 in nine minutes on two CPU cores with bf16.
+    """The cheapest way to 75%: 75.76% +- 0.13 test top-1 in nine minutes on two cores with bf16.
 
     `python train.py --recipe fast --seed 0`, and 1 and 2: 8:43 to 8:54 min; AMD EPYC,
     records/2026-11-28_fast-gram-muon-seed0 to -seed2. The recipe of the speedrun entry

@@ -15,9 +15,10 @@ _HEAD = (
 def render_card(bundle: Bundle, comparison: Comparison) -> str:
     """Return the card of the 8-bit file in Markdown."""
     how = (
-        "Statically quantised convolutions: weights in int8, a scale for each channel, activations "
-        f"in uint8, their ranges from {CALIBRATION_IMAGES} training images. Temperature and limit "
-        "for strange pictures are those of the whole network.\n"
+        "Statically quantised from the first convolution to the last: weights in int8, of which 7 "
+        "bits are used, a scale for each channel; activations in uint8, their ranges from "
+        f"{CALIBRATION_IMAGES:,} training images. Temperature and limit for strange pictures are "
+        "those of the whole network.\n"
     )
     return _render(bundle, comparison, "in 8-bit integers", [how])
 

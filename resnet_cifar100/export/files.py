@@ -75,7 +75,7 @@ def write_int8(bundle: Bundle, source: Path, data_dir: Path | None, say: Say) ->
     dataset, train = load_split(bundle.provenance, "train", data_dir)
     order = torch.randperm(len(train.labels), generator=torch.Generator().manual_seed(0))
     path = source.with_stem(f"{source.stem}-int8")
-    say(f"Fitting ranges on {CALIBRATION_IMAGES} training images of {dataset.title} ...")
+    say(f"Fitting ranges on {CALIBRATION_IMAGES:,} training images of {dataset.title} ...")
     save_int8(source, path, train.images[order[:CALIBRATION_IMAGES]].numpy())
     return path
 

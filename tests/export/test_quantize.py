@@ -10,7 +10,7 @@ from resnet_cifar100.data.cifar100 import load_dataset
 from resnet_cifar100.export.forms import compare_forms, eager, predict_all
 from resnet_cifar100.export.forms import onnx as run_onnx
 from resnet_cifar100.export.onnx import save_onnx
-from resnet_cifar100.export.quantize import save_int8
+from resnet_cifar100.export.quantize import normalize_before_pooling, save_int8
 from resnet_cifar100.serve.networks import open_network
 from tests.analysis.test_analyze import train
 from tests.conftest import REPOSITORY
@@ -51,6 +51,45 @@ def test_products_are_in_8_bits_for_each_channel(files):
     assert 2 * 255 * largest < 2**15  # two products fit where a processor adds them in 16 bits
     scales = [one for name, one in weights.items() if name.endswith("_scale") and one.dims]
     assert max(one.dims[0] for one in scales) == 640
+
+
+def test_from_the_first_to_the_last_convolution_nothing_leaves_8_bits(files):
+    nodes = list(onnx.load(files[1]).graph.node)
+    made_by = {name: node for node in nodes for name in node.output}
+    convolutions = [at for at, node in enumerate(nodes) if node.op_type == "Conv"]
+    between = nodes[convolutions[0] : convolutions[-1] + 1]
+    assert {"Conv", "Sigmoid", "Mul", "MaxPool"} < {node.op_type for node in between}
+    assert "BatchNormalization" not in {node.op_type for node in between}
+    for node in between:
+        if node.op_type in ("Conv", "Sigmoid", "Mul", "MaxPool"):
+            assert made_by[node.input[0]].op_type == "DequantizeLinear", node.name
+
+
+def test_a_norm_goes_before_the_maximum_that_it_followed_and_the_answers_stay(files, images):
+    model = onnx.load(files[0])
+    kinds = [node.op_type for node in model.graph.node]
+    at = [i for i, kind in enumerate(kinds) if kind == "BatchNormalization"]
+    assert [kinds[i - 1] for i in at] == ["MaxPool"] * 3
+    normalize_before_pooling(model.graph)
+    onnx.checker.check_model(model, full_check=True)
+    moved = [node.op_type for node in model.graph.node]
+    assert [moved[i - 1 : i + 1] for i in at] == [["BatchNormalization", "MaxPool"]] * 3
+    path = files[0].with_stem("moved")
+    onnx.save(model, path)
+    assert run_onnx(path)(images[:20]) == pytest.approx(run_onnx(files[0])(images[:20]), abs=1e-5)
+
+
+def test_a_norm_with_a_negative_factor_stays_after_the_maximum(files):
+    model = onnx.load(files[0])
+    norm = next(node for node in model.graph.node if node.op_type == "BatchNormalization")
+    factors = next(one for one in model.graph.initializer if one.name == norm.input[1])
+    values = onnx.numpy_helper.to_array(factors).copy()
+    values[3] = -0.1
+    factors.CopyFrom(onnx.numpy_helper.from_array(values, factors.name))
+    normalize_before_pooling(model.graph)
+    made_by = {name: node.op_type for node in model.graph.node for name in node.output}
+    norms = [node for node in model.graph.node if node.op_type == "BatchNormalization"]
+    assert [made_by[node.input[0]] for node in norms] == ["MaxPool", "Conv", "Conv"]
 
 
 def test_it_mostly_answers_as_the_network_does_for_any_size_of_batch(bundle, files, images):
