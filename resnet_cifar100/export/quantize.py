@@ -29,7 +29,7 @@ def save_int8(source: Path, path: Path, images: np.ndarray) -> None:
     Static quantisation (Jacob et al. 2018, https://arxiv.org/abs/1712.05877) of what lies between
     the first and the last convolution: weights in int8 with a scale for each channel, activations
     in uint8 with the ranges that they take on `images`, uint8 (N,3,32,32), which are to be training
-    images. SiLU, which is a sigmoid and a product, and pooling are in 8 bits too, or the numbers
+    images. SiLU (a sigmoid and a product), ReLU and pooling are in 8 bits too, or the numbers
     would change form around each. What follows costs next to nothing, and of logits in 8 bits some
     would be equal: it stays as it is, and so do inputs and metadata.
 
@@ -54,7 +54,7 @@ def save_int8(source: Path, path: Path, images: np.ndarray) -> None:
             str(quantised),
             _Images(images),
             quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=["Conv", "Sigmoid", "Mul", "MaxPool"],
+            op_types_to_quantize=["Conv", "MaxPool", "Mul", "Relu", "Sigmoid"],
             nodes_to_exclude=[node.name for node in outside],
             per_channel=True,
             activation_type=QuantType.QUInt8,
