@@ -72,7 +72,7 @@ def tables(asked: Asked) -> Iterator[Table]:
                 seconds = measure(config, image_size, asked, process)
                 rows.append(row(config, image_size, seconds))
                 samples[f"{recipe}, {image_size} px"] = seconds
-            forget(asked.device)
+            forget()
     yield Table(
         name="loader",
         title="Loader",

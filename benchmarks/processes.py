@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 
 from benchmarks.measure import Block, seconds_per_piece, speed_ratios, spread
-from benchmarks.our_loop import forget_all, ready_state
+from benchmarks.our_loop import forget, ready_state
 from benchmarks.page import Asked, Table, main
 from benchmarks.plain_loop import fresh_process
 from benchmarks.scaling import RECIPES, at_full_size, how, measure, thread_block, thread_turn
@@ -45,7 +45,7 @@ def join(rank: int, count: int, port: int, config: Config) -> None:
 
 def leave() -> None:
     """Leave the others, the network first: it must not outlive the group."""
-    forget_all()
+    forget()
     _GROUP.close()
 
 

@@ -89,7 +89,7 @@ def of_batch_sizes(asked: Asked) -> Table:
         ]
         samples[recipe] = seconds
         blocks.clear()
-        forget(asked.device)
+        forget()
     return Table(
         name="scaling_batch",
         title="Cost against batch size",

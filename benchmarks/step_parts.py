@@ -108,7 +108,7 @@ def tables(asked: Asked) -> Iterator[Table]:
             seconds = measure(config, image_size, asked)
             rows.append(row(config, image_size, seconds))
             samples[f"{recipe}, {image_size} px"] = seconds
-        forget(asked.device)
+        forget()
     yield Table(
         name="step_parts",
         title="Parts of a training step",

@@ -221,7 +221,7 @@ def tables(asked: Asked) -> Iterator[Table]:
     with fresh_process() as process:
         for name in asked.models:
             yield from network_tables(name, rates, asked, process)
-            forget(asked.device)
+            forget()
 
 
 def network_tables(
