@@ -59,7 +59,7 @@ def step_block(
 
 
 def forget() -> None:
-    """Let go of all states of this process, which took 20 GB together, and of a GPU's memory."""
+    """Let go of all states of this process: together they are 20 GB in the whole benchmark."""
     step_block.cache_clear()
     ready_state.cache_clear()
     gc.collect()
