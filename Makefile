@@ -4,7 +4,7 @@ PY = .venv/bin/python
 READY = .venv/.ready
 
 .PHONY: help quickstart setup test check format docs report app smoke bench-cpu bench-gpu bench-app \
-	ablation gpu-table zoo faults
+	ablation gpu-table zoo zoo-cpu faults
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -55,6 +55,9 @@ gpu-table: $(READY) ## the table of accuracies on a GPU, best value first; goes 
 
 zoo: $(READY) ## train fourteen networks on a GPU, one seed each; goes on where it stopped
 	$(PY) -m benchmarks.experiments zoo
+
+zoo-cpu: $(READY) ## train eleven networks and `fast` on two CPU cores, one seed each: hours; goes on where it stopped
+	$(PY) -m benchmarks.experiments zoo-cpu
 
 faults: .venv/.ready-dev ## inject all faults, not the few of `make test`: kills, signals, damage, full disks; half an hour
 	$(PY) -m pytest -q tests/faults --full --timeout 0 --figures faults.json
