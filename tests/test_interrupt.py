@@ -64,3 +64,21 @@ def test_a_signal_ends_a_run_in_order_and_says_how_to_go_on(number, code, tmp_pa
     resumed = train(tmp_path, tiny_data_dir, "--resume")
     assert resumed.returncode == 0
     assert "Resuming" in resumed.stdout
+
+
+def test_a_reader_that_leaves_ends_no_training(tmp_path, tiny_data_dir):
+    """As `python train.py | head -1` does."""
+    words = ["--recipe", "smoke", "--dataset", "synthetic", "--data-dir", str(tiny_data_dir)]
+    sizes = ["--train-size", "200", "--val-size", "200", "--epochs", "1"]
+    with subprocess.Popen(
+        [sys.executable, REPOSITORY / "train.py", *words, *sizes],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        process.stdout.readline()
+        process.stdout.close()
+        complaint = process.stderr.read()
+    assert (process.returncode, complaint) == (0, "")
+    assert '"finished"' in next(tmp_path.glob("checkpoints/*/run.json")).read_text()

@@ -6,8 +6,18 @@ from pathlib import Path
 
 from rich.console import Console
 
+
+class _Console(Console):
+    """Falls silent when its reader (head, say) leaves, where rich would end the program."""
+
+    def on_broken_pipe(self) -> None:
+        """Write into nothing from now on: a training goes on, and a command ends with 0."""
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 # Of several processes that train as one (parallel.py, which would import torch) the first speaks.
-console = Console(quiet=os.environ.get("RANK", "0") != "0")
+console = _Console(quiet=os.environ.get("RANK", "0") != "0", emoji=False)
 faults = Console(stderr=True)
 
 
