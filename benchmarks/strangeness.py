@@ -20,10 +20,11 @@ from torch import Tensor
 
 from benchmarks.page import Table, write_tables
 from resnet_cifar100.analysis.calibration import calibration_error
-from resnet_cifar100.bundle import Judge, load_bundle
+from resnet_cifar100.bundle import load_bundle
 from resnet_cifar100.cli.screen import say
 from resnet_cifar100.config import SHIPPED_MODEL, Config
 from resnet_cifar100.data.cifar100 import load_dataset
+from resnet_cifar100.judge import Judge
 from resnet_cifar100.runtime import environment
 from resnet_cifar100.serve.predictor import LEAST_PROB
 

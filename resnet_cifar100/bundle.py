@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 import io
 import json
+import math
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,8 +17,7 @@ from typing import Any
 
 import safetensors.torch
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from resnet_cifar100.config import Config, ModelConfig
 from resnet_cifar100.data.transforms import Preprocess
@@ -78,34 +78,6 @@ class Bundle:
         self.model.to(device)
         self.preprocess.to(device)
         return self
-
-
-class Judge(nn.Module):
-    """All that is asked of a picture: uint8 images (N,3,H,W) -> probs (N,K), strangeness (N,).
-
-    Strangeness is the cosine distance, 0 to 2, from the features to the mean of the nearest class;
-    0 without calibration. After Sun et al. 2022 (https://arxiv.org/abs/2204.06507), who compare
-    with single training images; docs/web.md has what it finds here, and what was tried beside it.
-    """
-
-    def __init__(self, bundle: Bundle) -> None:
-        super().__init__()
-        self.preprocess, self.model = bundle.preprocess, bundle.model
-        self.temperature = bundle.calibration.temperature
-        self.class_means = bundle.calibration.class_means
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return calibrated probabilities and strangeness."""
-        features = self.model.forward_features(self.preprocess(images))
-        probs = (self.model.forward_head(features) / self.temperature).softmax(dim=1)
-        if self.class_means is None:
-            return probs, torch.zeros_like(probs[:, 0])
-        return probs, strangeness(features, self.class_means)
-
-
-def strangeness(features: Tensor, class_means: Tensor) -> Tensor:
-    """Return the cosine distance (N,) of features (N,D) to the nearest of class_means (K,D)."""
-    return 1 - (F.normalize(features, dim=1) @ class_means.T).amax(dim=1)
 
 
 def save_bundle(bundle: Bundle, *paths: Path) -> None:
@@ -178,18 +150,21 @@ def load_bundle(path: Path) -> Bundle:
             raise CheckpointError(f"{path} has classes of superclasses that it does not name")
         if unsaid := _PROVENANCE - content["provenance"].keys():
             raise CheckpointError(f"{path} does not say by which run it was made: no {min(unsaid)}")
+        model = _network(model_config, weights)
+        calibration = Calibration(  # older files have none
+            **content.get("calibration", {}),
+            class_means=None if class_means is None else class_means.float(),
+        )
+        _check_calibration(calibration, model)
         return Bundle(
             model_config=model_config,
-            model=_network(model_config, weights),
+            model=model,
             preprocess=Preprocess(model_config.image_size, content["mean"], content["std"]),
             fine_names=fine,
             coarse_names=coarse,
             fine_to_coarse=groups,
             provenance=content["provenance"],
-            calibration=Calibration(  # older files have none
-                **content.get("calibration", {}),
-                class_means=None if class_means is None else class_means.float(),
-            ),
+            calibration=calibration,
         )
     except (KeyError, TypeError, AttributeError, RuntimeError, ValueError, OverflowError) as error:
         raise CheckpointError(
@@ -241,6 +216,16 @@ def _network(config: ModelConfig, weights: dict[str, Tensor]) -> Model:
         model = create_model(config).eval()
     model.load_state_dict(weights)
     return model
+
+
+def _check_calibration(calibration: Calibration, model: Model) -> None:
+    """Refuse, with a ValueError or TypeError, what `calibrate` would not have written."""
+    means, limit = calibration.class_means, calibration.most_strangeness
+    is_sound = 0 < calibration.temperature < math.inf and (limit is None or 0 <= limit < math.inf)
+    if means is not None:
+        is_sound &= means.shape == model.head.weight.shape and bool(means.isfinite().all())
+    if not is_sound:
+        raise ValueError("its calibration is not one that `calibrate` writes")
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -19,6 +19,7 @@ LAYERS = (  # each may import from the lines above it, and from its own folder
     ("runtime", "storage"),
     ("data", "models"),
     ("bundle",),
+    ("judge",),
     ("engine",),
     ("analysis",),
     ("export",),

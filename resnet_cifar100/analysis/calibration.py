@@ -6,9 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from resnet_cifar100.bundle import Bundle, Calibration, strangeness
+from resnet_cifar100.bundle import Bundle, Calibration
 from resnet_cifar100.data.loader import Split
 from resnet_cifar100.engine.evaluate import eval_batches
+from resnet_cifar100.judge import strangeness
 
 KNOWN_SHARE = 0.95  # of the held-out images are to count as like the data
 BINS = 15

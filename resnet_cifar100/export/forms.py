@@ -11,7 +11,8 @@ import onnxruntime  # type: ignore[import-untyped]
 import torch
 from torch import Tensor
 
-from resnet_cifar100.bundle import Bundle, Judge
+from resnet_cifar100.bundle import Bundle
+from resnet_cifar100.judge import Judge
 
 Predict = Callable[[np.ndarray], np.ndarray]
 BATCH_SIZE = 500

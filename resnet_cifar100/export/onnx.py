@@ -11,8 +11,9 @@ from onnx.compose import merge_models
 from onnx.parser import parse_model
 
 from resnet_cifar100 import __version__
-from resnet_cifar100.bundle import Bundle, Judge, describe
+from resnet_cifar100.bundle import Bundle, describe
 from resnet_cifar100.constants import IMAGE_SIZE
+from resnet_cifar100.judge import Judge
 from resnet_cifar100.storage import replace_file
 
 OPSET = 20

@@ -33,7 +33,8 @@ class TorchNetwork:
     """A bundle, in fp32."""
 
     def __init__(self, bundle: "Bundle") -> None:
-        from resnet_cifar100.bundle import Judge, describe
+        from resnet_cifar100.bundle import describe
+        from resnet_cifar100.judge import Judge
 
         self.bundle = bundle
         self.description = describe(bundle)

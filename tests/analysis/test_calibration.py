@@ -12,10 +12,11 @@ from resnet_cifar100.analysis.calibration import (
     fit_class_means,
     fit_temperature,
 )
-from resnet_cifar100.bundle import Judge, load_bundle, strangeness
+from resnet_cifar100.bundle import load_bundle
 from resnet_cifar100.config import SHIPPED_MODEL, Config
 from resnet_cifar100.data.cifar100 import load_dataset
 from resnet_cifar100.data.loader import Split
+from resnet_cifar100.judge import Judge, strangeness
 from tests.conftest import REPOSITORY
 
 

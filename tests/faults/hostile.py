@@ -13,7 +13,7 @@ from typing import Any
 import safetensors.torch
 import torch
 
-from resnet_cifar100.bundle import Bundle, _digest, _weights, describe
+from resnet_cifar100.bundle import CLASS_MEANS, Bundle, _digest, _weights, describe
 
 Change = Callable[[dict[str, Any], dict[str, torch.Tensor]], object]
 
@@ -131,6 +131,15 @@ def _model(**settings: object) -> Change:
     return lambda description, _weights: description["model"].update(settings)
 
 
+def _calibration(**parts: object) -> Change:
+    return lambda description, _weights: description["calibration"].update(parts)
+
+
+def _means(change: Callable[[torch.Tensor], torch.Tensor]) -> Change:
+    """Make the means of the classes from the last layer, (classes, features) as they are."""
+    return lambda _, weights: weights.update({CLASS_MEANS: change(weights["head.weight"])})
+
+
 def _head(value: float) -> Change:
     return lambda _description, weights: weights["head.bias"].fill_(value)
 
@@ -159,6 +168,13 @@ LIES: dict[str, Change] = {
     "dropout 2": _model(dropout=2.0),
     "a setting too many": _model(code="x"),
     "a mean in words": lambda description, _weights: description.update(mean="grey"),
+    "temperature 0": _calibration(temperature=0.0),
+    "temperature nan": _calibration(temperature=float("nan")),
+    "temperature in words": _calibration(temperature="warm"),
+    "strangeness below 0": _calibration(most_strangeness=-1.0),
+    "strangeness nan": _calibration(most_strangeness=float("nan")),
+    "means of other features": _means(lambda head: head[:, :3].clone()),
+    "means that are NaN": _means(lambda head: head * torch.nan),
     "no provenance": lambda description, _weights: description.update(provenance=[]),
 }
 
