@@ -80,14 +80,14 @@ def load_teacher(config: Config, runtime: Runtime, title: str) -> Teacher | None
 
 
 def _describe(bundle: Bundle, sha256: str) -> str:
-    top1 = bundle.provenance["metrics"].get("test/top1")
-    result = "not finished" if top1 is None else f"{top1:.2%} test top-1"
+    metrics = bundle.provenance["metrics"]
+    result = f"{metrics['test/top1']:.2%} test top-1" if "chosen_by" in metrics else "not finished"
     command = training_command(bundle.config.without_folders())
     return f"{command}: {result}, SHA-256 {sha256}"
 
 
 def kd_loss(logits: Tensor, taught: Tensor, temperature: float) -> Tensor:
-    """Return the divergence of softened answers (N,K), () times the temperature squared.
+    """Return the mean divergence () of softened answers (N,K), times the temperature squared.
 
     Hinton et al. 2015, https://arxiv.org/abs/1503.02531.
     """

@@ -185,6 +185,21 @@ def test_a_run_names_its_teacher_in_its_record_its_log_and_its_weights(
     assert digest in config.log_file.read_text()
 
 
+def test_a_teacher_that_was_not_finished_has_no_result(
+    tiny_config, tiny_dataset, tmp_path, console
+):
+    path = tmp_path / "teacher.pth"
+    teaching = dataclasses.replace(tiny_config, epochs=1, checkpoint_path=path)
+    fit(teaching, tiny_dataset, tmp_path / "teaching", console)
+    bundle = load_bundle(path)
+    del bundle.provenance["metrics"]["chosen_by"]  # as after an epoch of a run that goes on
+    assert "test/top1" in bundle.provenance["metrics"]
+    save_bundle(bundle, path)
+    config = dataclasses.replace(tiny_config, epochs=1, teacher=path)
+    record = fit(config, tiny_dataset, tmp_path / "run", console)
+    assert ": not finished, SHA-256 " in record.environments[0]["teacher"]
+
+
 def test_a_run_that_would_overwrite_its_teacher_is_refused(
     teacher_path, tiny_config, tiny_dataset, tmp_path, console
 ):
