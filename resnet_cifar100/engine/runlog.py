@@ -5,7 +5,6 @@ import itertools
 import math
 import time
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
@@ -60,12 +59,7 @@ class RunLog:
         self.progress.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         self.progress.stop()
         if self.tensorboard:
             self.tensorboard.close()
@@ -177,4 +171,4 @@ def _tensorboard_writer(run_dir: Path, state: TrainState) -> "SummaryWriter":
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise ConfigError("--tensorboard needs the package: pip install tensorboard") from error
-    return SummaryWriter(str(run_dir / "tensorboard"), purge_step=state.step)
+    return SummaryWriter(str(run_dir / "tensorboard"), purge_step=state.step + 1)
