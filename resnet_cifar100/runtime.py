@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -107,11 +108,6 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def has_accelerator() -> bool:
-    """Whether there is a GPU to train on."""
-    return torch.cuda.is_available() or torch.backends.mps.is_available()
-
-
 def describe_device(device: torch.device) -> str:
     """Return the device in words: its model, and the threads in use for a CPU."""
     if device.type == "cuda":
@@ -140,7 +136,7 @@ def environment(notes: Sequence[str] = ()) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "runtime": list(notes),
-        "command": " ".join(["python", _program(), *map(_without_folder, sys.argv[1:])]),
+        "command": f"python {_program()} {shlex.join(map(_without_folder, sys.argv[1:]))}".rstrip(),
     }
 
 
@@ -206,7 +202,8 @@ def _cpu_model() -> str:
 def _git_commit() -> tuple[str, bool]:
     """Return the commit of this source tree, and whether files differ.
 
-    Outside git it is what the environment variable GIT_COMMIT says, as in a container.
+    Outside git, as in a container or installed into the folder of another project, it is what the
+    environment variable GIT_COMMIT says.
     """
     folder = Path(__file__).resolve().parent
 
@@ -217,6 +214,7 @@ def _git_commit() -> tuple[str, bool]:
         return run.stdout.strip()
 
     try:
+        git("ls-files", "--error-unmatch", "--", Path(__file__).name)
         # What a run writes down into the tree does not change the next one.
         code = (":/", ":(top,exclude)docs", ":(top,exclude)records")
         changes = git("status", "--porcelain", "--untracked-files=no", "--", *code)

@@ -2,6 +2,8 @@ import ctypes
 import dataclasses
 import json
 import platform
+import shlex
+import subprocess
 
 import pytest
 import torch
@@ -97,6 +99,12 @@ def test_the_stamp_of_the_environment_names_no_folder(monkeypatch):
     assert stamp["torch"] == str(torch.__version__)
 
 
+def test_the_command_in_the_stamp_can_be_given_again(monkeypatch):
+    words = ["train.py", "--log-file", "my logs.md", "--data-dir", "$HOME"]
+    monkeypatch.setattr("sys.argv", words)
+    assert shlex.split(environment()["command"]) == ["python", *words]
+
+
 X86 = """processor : 0
 cpu family	: 25
 model		: 17
@@ -134,3 +142,17 @@ def test_outside_git_the_environment_names_the_commit(monkeypatch):
     assert environment()["commit"] == "abc123"
     monkeypatch.delenv("GIT_COMMIT")
     assert environment()["commit"] == ""
+
+
+def test_the_commit_is_not_that_of_a_repository_around_an_installed_package(monkeypatch, tmp_path):
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    (tmp_path / "theirs.py").touch()
+    subprocess.run(["git", "-C", tmp_path, "add", "."], check=True)
+    author = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    subprocess.run(["git", "-C", tmp_path, *author, "commit", "-q", "-m", "theirs"], check=True)
+    installed = tmp_path / "site-packages" / "runtime.py"
+    installed.parent.mkdir()
+    installed.touch()
+    monkeypatch.setattr(runtime, "__file__", str(installed))
+    monkeypatch.setenv("GIT_COMMIT", "ours")
+    assert environment()["commit"] == "ours"

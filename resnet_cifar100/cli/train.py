@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -112,13 +113,13 @@ def _recipe(name: str | None, argv: Sequence[str]) -> Config:
         return create_recipe(name)
     if "-h" in argv or "--help" in argv:
         return create_recipe("reference")
-    from resnet_cifar100.runtime import has_accelerator
+    import torch
 
-    if has_accelerator():
-        say("Recipe reference, because this machine has a GPU. Others: --recipe NAME.")
+    if torch.cuda.is_available():
+        say("Recipe reference, because this machine has a CUDA GPU. Others: --recipe NAME.")
         return create_recipe("reference")
     say(
-        "Recipe quick, because this machine has no GPU: a small network in minutes. "
+        "Recipe quick, because this machine has no CUDA GPU: a small network in minutes. "
         "75.8% took nine minutes on two cores with bf16: --recipe fast. "
         "The document's 100 epochs, hours to days on a CPU: --recipe reference."
     )
@@ -146,12 +147,13 @@ def _show_result(record: "RunRecord", run_dir: Path) -> None:
     python = python_command()
     flags = " --dataset synthetic" if record.title == "SYNTHETIC" else ""
     if config.data_dir != Path("data"):
-        flags += f" --data-dir {config.data_dir}"
+        flags += f" --data-dir {shlex.quote(str(config.data_dir))}"
+    weights, folder = shlex.quote(str(config.checkpoint_path)), shlex.quote(str(run_dir))
     for command in [
-        f"{python} -m resnet_cifar100 evaluate --checkpoint-path {config.checkpoint_path}",
-        f"{python} -m resnet_cifar100 analyze {run_dir}",
+        f"{python} -m resnet_cifar100 evaluate --checkpoint-path {weights}",
+        f"{python} -m resnet_cifar100 analyze {folder}",
         f"{python} test_data_setup/get_test_images.py{flags}",
         f"{python} -m resnet_cifar100 predict test_data_setup/cifar100_test_images/*.png",
-        f"{python} huggingface_app/app.py --checkpoint-path {config.checkpoint_path}",
+        f"{python} huggingface_app/app.py --checkpoint-path {weights}",
     ]:
         say(f"  {command}")

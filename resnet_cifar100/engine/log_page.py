@@ -1,6 +1,8 @@
 """The Markdown log of a run, rendered from its record while it trains and afterwards."""
 
 import dataclasses
+import shlex
+import statistics
 from collections.abc import Sequence
 
 from resnet_cifar100.config import BEST_MODEL, Config, ModelConfig
@@ -63,11 +65,11 @@ def result_rows(record: RunRecord) -> list[tuple[str, str]]:
             ("Train top-1, last epoch, augmented images", f"{epochs[-1]['train/top1']:.2%}")
         )
         seconds = epochs[-1]["train_seconds"]
-        images = sum(row["speed/images_per_s"] * _epoch_seconds(record, row) for row in epochs)
+        speed = statistics.harmonic_mean(row["speed/images_per_s"] for row in epochs)
         rows.append(("Training time, evaluation apart", duration(seconds)))
         if warmup := record.history.warmup_seconds:
             rows.append(("Compilation before the first step, not counted above", duration(warmup)))
-        rows.append(("Images per second", f"{images / seconds:,.0f}"))
+        rows.append(("Images per second", f"{speed:,.0f}"))
     rows.append(("Parameters", f"{record.parameters:,}"))
     rows.append(("Multiply-adds per image", f"{record.multiply_adds / 1e6:,.1f} M"))
     return rows
@@ -142,13 +144,6 @@ def recommendations(advice: Sequence[Advice], record: RunRecord | None) -> str:
     return text
 
 
-def _epoch_seconds(record: RunRecord, row: Row) -> float:
-    """Return the training time of one epoch alone."""
-    epoch = int(row["epoch"])
-    before = record.history.epochs[epoch - 1]["train_seconds"] if epoch else 0.0
-    return float(row["train_seconds"] - before)
-
-
 def _status(record: RunRecord) -> str:
     done, total = len(record.history.epochs), record.config.epochs
     line = f"**Status:** {plain(record.status)}, {done} of {total} epochs, "
@@ -170,12 +165,13 @@ def _advice(record: RunRecord) -> str:
 
 def _quick_reference(record: RunRecord) -> str:
     path, package = record.config.checkpoint_path, "python -m resnet_cifar100"
-    place = "" if path == BEST_MODEL else f" --checkpoint-path {path}"
+    named = shlex.quote(str(path))
+    place = "" if path == BEST_MODEL else f" --checkpoint-path {named}"
     rows = [
         ("The same training again", code(training_command(record.config))),
         ("Go on with an interrupted run", code(f"python train.py --resume{place}")),
         ("Measure the weights", code(f"{package} evaluate{place}")),
-        ("A report of the weights", code(f"{package} analyze {path}")),
+        ("A report of the weights", code(f"{package} analyze {named}")),
         ("Name a picture", code(f"{package} predict PICTURE{place}")),
         ("Web page", code(f"python huggingface_app/app.py{place}")),
     ]
