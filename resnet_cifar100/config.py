@@ -105,7 +105,7 @@ class Config:
     decay_norms: bool = True
     """Put the L2 penalty on the weights of norms and on biases too."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    """How the learning rate falls from its peak to zero."""
+    """How the learning rate goes from its peak to zero, or stays."""
     warmup_epochs: float = 0.0
     """Epochs over which the learning rate rises linearly to its peak."""
     label_smoothing: float = 0.0
@@ -152,7 +152,8 @@ class Config:
     """Save the training state at least this often inside an epoch. It is also saved after each
     epoch, but at most once in ten seconds."""
     max_hours: float = 0.0
-    """Stop with the state saved (exit code 8) before this session lasts so long; 0: no limit."""
+    """Stop with the state saved (exit code 8) before this session lasts so long, not counting the
+    time to fetch the data set; 0: no limit."""
     keep_checkpoints: int = 2
     """How many of the newest training states to keep."""
     log_steps: int = 20

@@ -96,8 +96,8 @@ def _regularisation(config: Settings) -> Iterator[Limit]:
     is_used = config.ema_decay > 0 or config.ema_images == 0
     yield "ema_images", is_used, "0 without --ema-decay"
     yield "ema_images", 0 <= config.ema_images <= 50_000, "in 0 to 50000"
-    yield "distillation_weight", 0 < config.distillation_weight <= 1, "in (0, 1]"
     yield "ema_images", config.ema_images != 1, "0, or 2 or more: one image has no variance"
+    yield "distillation_weight", 0 < config.distillation_weight <= 1, "in (0, 1]"
     yield "temperature", 0.5 <= config.temperature < math.inf, "0.5 or more"
     patience = config.early_stopping_patience
     yield "early_stopping_patience", patience >= 0, "0 or more"

@@ -5,9 +5,12 @@ the memory.
 """
 
 import contextlib
+import csv
 import hashlib
+import io
 import os
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from resnet_cifar100.errors import CheckpointError
@@ -46,6 +49,13 @@ def replace_file(path: Path, content: bytes | str) -> None:
         CheckpointError: where it cannot be written; the old file is then untouched.
     """
     _replace({path: content.encode() if isinstance(content, str) else content})
+
+
+def replace_csv(path: Path, rows: Iterable[Iterable[object]]) -> None:
+    """Write a table, its head first, in the same way."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    replace_file(path, text.getvalue())
 
 
 def replace_with_checksum(content: bytes, *paths: Path) -> None:

@@ -1,11 +1,9 @@
 """`analyze`: evaluate a network once and write its report, its figures and its tables."""
 
 import contextlib
-import csv
 import dataclasses
-import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +31,7 @@ from resnet_cifar100.engine.evaluate import SplitName, evaluate, load_split
 from resnet_cifar100.engine.record import RunRecord, load_record
 from resnet_cifar100.errors import CheckpointError, ConfigError, NonFiniteError
 from resnet_cifar100.runtime import environment
-from resnet_cifar100.storage import replace_file
+from resnet_cifar100.storage import replace_csv, replace_file
 
 SHOWN_SEVERITIES = range(1, SEVERITIES + 1, 2)  # enough for a curve
 Say = Callable[[str], None]
@@ -144,8 +142,7 @@ def balanced(split: Split, count: int) -> Split:
     sizes = split.labels.bincount()
     each = max(1, count // max(1, int((sizes > 0).sum())))
     rank = torch.arange(len(order)) - (sizes.cumsum(0) - sizes)[split.labels[order]]
-    chosen = order[rank < each]
-    return Split(split.images[chosen], split.labels[chosen])
+    return split.pick(order[rank < each])
 
 
 def corruption_curves(bundle: Bundle, split: Split) -> dict[str, dict[int, float]]:
@@ -212,7 +209,7 @@ def write_tables(evaluation: Evaluation, out: Path) -> None:
     scores = class_scores(evaluation.coarse_confusion)
     _write_scores(out / "per_superclass.csv", title, {"superclass": names.coarse}, scores)
     rows = [[name, *row] for name, row in zip(names.fine, confusion.tolist(), strict=True)]
-    _write_csv(out / "confusion.csv", [f"{title}: true \\ predicted", *names.fine], rows)
+    replace_csv(out / "confusion.csv", [[f"{title}: true \\ predicted", *names.fine], *rows])
 
 
 def _write_scores(
@@ -228,11 +225,4 @@ def _write_scores(
         ]
         for i, names in enumerate(zip(*labels.values(), strict=True))
     ]
-    _write_csv(path, head, rows)
-
-
-def _write_csv(path: Path, head: Sequence[object], rows: Sequence[Sequence[object]]) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerows([head, *rows])
-    replace_file(path, text.getvalue())
+    replace_csv(path, [head, *rows])

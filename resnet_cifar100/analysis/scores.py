@@ -59,14 +59,11 @@ def confused_pairs(confusion: Tensor, most: int) -> list[Pair]:
     pairs = []
     for place in places[: min(most, int((counts > 0).sum()))].tolist():
         first, second = divmod(place, len(confusion))
-        if confusion[first, second] < confusion[second, first]:
-            first, second = second, first
-        pairs.append(Pair(first, second, *_counts(confusion, first, second)))
+        forth, back = int(confusion[first, second]), int(confusion[second, first])
+        if forth < back:
+            first, second, forth, back = second, first, back, forth
+        pairs.append(Pair(first, second, forth, back))
     return pairs
-
-
-def _counts(confusion: Tensor, first: int, second: int) -> tuple[int, int]:
-    return int(confusion[first, second]), int(confusion[second, first])
 
 
 def risk_coverage(confidence: Tensor, hits: Tensor) -> tuple[Tensor, Tensor]:

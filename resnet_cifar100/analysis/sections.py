@@ -166,10 +166,8 @@ def gallery_section(evaluation: Evaluation, figures: Figures) -> str:
     """Return right and wrong answers drawn at random, and where the network looked."""
     predictions, names = evaluation.predictions, evaluation.names
     draw = random.Random(0)
-    right, wrong = (
-        [int(index) for index in which.nonzero().flatten()]
-        for which in (predictions.hits, ~predictions.hits)
-    )
+    hits = predictions.hits
+    right, wrong = (which.nonzero().flatten().tolist() for which in (hits, ~hits))
     shown = draw.sample(right, min(EACH_KIND, len(right)))
     shown += draw.sample(wrong, min(EACH_KIND, len(wrong)))
     tiles = [tile_of(predictions, evaluation.images, names.fine, index) for index in shown]

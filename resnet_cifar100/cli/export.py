@@ -49,12 +49,12 @@ def export(
     out = out or _OUT[kind]
     if out.suffix != _OUT[kind].suffix:
         raise ConfigError(f"--out must be a file name ending in {_OUT[kind].suffix}, got {out}")
+    if int8 and kind != "onnx":
+        raise ConfigError("--int8 is for onnx")
     keep_freed_memory()
     whole = load_bundle(checkpoint_path or default_checkpoint())
     bundle = without_folders(whole)
     data_dir = data_dir or whole.config.data_dir
-    if int8 and kind != "onnx":
-        raise ConfigError("--int8 is for onnx")
     if kind == "web":
         _export_page(bundle, out, data_dir)
         return

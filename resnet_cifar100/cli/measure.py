@@ -104,7 +104,9 @@ def calibrate(held_out: Path, checkpoint_path: Path | None = None) -> None:
     """
     from resnet_cifar100.analysis.calibration import fit_calibration, fit_class_means
     from resnet_cifar100.bundle import dtype_of, load_bundle, save_bundle, save_shipped
-    from resnet_cifar100.data.cifar100 import load_dataset, training_splits
+    from resnet_cifar100.data.cifar100 import training_splits
+    from resnet_cifar100.engine.evaluate import load_split
+    from resnet_cifar100.runtime import keep_freed_memory
 
     path = checkpoint_path or held_out
     bundle, target = load_bundle(held_out), load_bundle(path)
@@ -115,9 +117,9 @@ def calibrate(held_out: Path, checkpoint_path: Path | None = None) -> None:
     config, target_config = bundle.config, target.config
     if not config.val_size:
         raise ConfigError("--held-out needs a run that held images out (--val-size 5000)")
-    dataset = load_dataset(config)
-    train_split, val_split = training_splits(dataset, config)
-    assert val_split is not None
+    keep_freed_memory()
+    dataset, val_split = load_split(bundle.provenance, "val", None)
+    train_split, _ = training_splits(dataset, config)
     source = f"fitted on {len(val_split.labels):,} training images held out from "
     source += f"recipe {config.recipe}, seed {config.seed}"
     calibration = fit_calibration(bundle, train_split, val_split, source)

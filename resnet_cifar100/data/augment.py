@@ -208,7 +208,7 @@ class Augment:
 
 
 def step_generator(*numbers: int) -> Generator:
-    """Return a generator that depends on these numbers alone: seed, epoch, first step, rank."""
+    """Return a generator that depends on these numbers alone: seed, epoch and what it is for."""
     return Generator().manual_seed(mixed_seed(*numbers))
 
 

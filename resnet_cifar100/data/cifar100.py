@@ -188,24 +188,22 @@ def hold_out(labels: Tensor, size: int) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(SPLIT_SEED)
     order = torch.randperm(len(labels), generator=generator)
     by_class = order[labels[order].argsort(stable=True)]
-    first_of_class = torch.bincount(labels, minlength=NUM_CLASSES).cumsum(0).roll(1)
-    first_of_class[0] = 0
-    rank = torch.arange(len(labels)) - first_of_class[labels[by_class]]
+    sizes = torch.bincount(labels, minlength=NUM_CLASSES)
+    rank = torch.arange(len(labels)) - (sizes.cumsum(0) - sizes)[labels[by_class]]
     is_held = rank < size // NUM_CLASSES
     return by_class[~is_held].sort().values, by_class[is_held].sort().values
 
 
 def training_splits(dataset: Dataset, config: Config) -> tuple[Split, Split | None]:
     """Return the images to train on and, with `val_size`, those to choose the best weights on."""
-    images, labels = dataset.train
-    kept, held = hold_out(labels, config.val_size)
-    val = Split(images[held], labels[held]) if config.val_size else None
-    train = Split(images[kept], labels[kept]) if config.val_size else dataset.train
+    train: Split = dataset.train
+    val: Split | None = None
+    if config.val_size:
+        train, val = map(train.pick, hold_out(train.labels, config.val_size))
     if config.train_size:
         if config.train_size > len(train.labels):
             raise DataError(
                 f"--train-size {config.train_size} is more than the {len(train.labels)} images left"
             )
-        _, chosen = hold_out(train.labels, config.train_size)
-        train = Split(train.images[chosen], train.labels[chosen])
+        train = train.pick(hold_out(train.labels, config.train_size)[1])
     return train, val

@@ -29,6 +29,10 @@ class Split(NamedTuple):
         """Return the split on `device`."""
         return Split(self.images.to(device), self.labels.to(device))
 
+    def pick(self, indices: Tensor) -> "Split":
+        """Return some of the images, in the order of `indices`."""
+        return Split(self.images[indices], self.labels[indices])
+
 
 class EpochPlan(NamedTuple):
     """All that is random about the images of one epoch."""

@@ -1,7 +1,6 @@
 """Pictures of the test set as files, to look at and to try `predict` on."""
 
 import csv
-import io
 import re
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from PIL import Image
 
 from resnet_cifar100.data.cifar100 import Dataset
 from resnet_cifar100.errors import ConfigError, DataError
-from resnet_cifar100.storage import replace_file
+from resnet_cifar100.storage import replace_csv
 
 COLUMNS = ["file", "label", "class", "superclass", "test_index", "dataset"]
 _NAME = re.compile(r"(SYNTHETIC_)?\d\d_\w+_\d{5}\.png")
@@ -42,11 +41,7 @@ def write_samples(dataset: Dataset, out: Path, *, per_class: int, seed: int) -> 
                 rows.append((file, label, name, coarse, index, dataset.title))
     except OSError as error:
         raise DataError(f"{out} cannot be written ({error.strerror or error})") from error
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows(rows)
-    replace_file(out / "index.csv", text.getvalue())
+    replace_csv(out / "index.csv", [COLUMNS, *rows])
     return out / "index.csv"
 
 

@@ -17,10 +17,10 @@ def create_optimizers(
 ) -> list[torch.optim.Optimizer]:
     """Return the optimizers that share the parameters of `model` out among them.
 
-    SGD has the momentum of Nesterov as Sutskever et al. 2013 write it,
-    https://proceedings.mlr.press/v28/sutskever13.html, where the settings say so. Muon multiplies
-    its matrices in `dtype`. Each group keeps its peak learning rate as
-    `initial_lr`; `lr` is set anew at each step.
+    SGD has Nesterov's momentum where the settings say so, after Sutskever et al. 2013,
+    https://proceedings.mlr.press/v28/sutskever13.html, but as torch has it: the learning rate of
+    the moment multiplies all past gradients. Muon multiplies its matrices in `dtype`. Each group
+    keeps its peak learning rate as `initial_lr`; `lr` is set anew at each step.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     is_cuda = parameters[0].device.type == "cuda"

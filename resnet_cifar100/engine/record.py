@@ -7,8 +7,6 @@ metrics.jsonl   a row an epoch (the same in metrics.csv)
 steps.jsonl     the points of the loss curve
 """
 
-import csv
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +16,7 @@ from typing import Any
 from resnet_cifar100.config import Config
 from resnet_cifar100.engine.state import History
 from resnet_cifar100.errors import CheckpointError
-from resnet_cifar100.storage import replace_file
+from resnet_cifar100.storage import replace_csv, replace_file
 
 Row = dict[str, Any]
 TITLES = ("CIFAR-100", "SYNTHETIC")
@@ -52,7 +50,8 @@ class RunRecord:
         # Each row names its data set, so that no figure from SYNTHETIC data can pass for another.
         epochs = [{"dataset": self.title, **row} for row in self.history.epochs]
         replace_file(folder / "metrics.jsonl", _json_lines(epochs))
-        replace_file(folder / "metrics.csv", _csv(epochs))
+        head = [list(epochs[0])] if epochs else []
+        replace_csv(folder / "metrics.csv", [*head, *(row.values() for row in epochs)])
         steps = [{"dataset": self.title, **row} for row in self.history.steps]
         replace_file(folder / "steps.jsonl", _json_lines(steps))
         summary = {
@@ -127,13 +126,3 @@ def _json_lines(rows: Sequence[Row]) -> str:
 def _read_rows(path: Path) -> list[Row]:
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     return [{key: value for key, value in row.items() if key != "dataset"} for row in rows]
-
-
-def _csv(rows: Sequence[Row]) -> str:
-    if not rows:
-        return ""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()

@@ -23,7 +23,7 @@ def at_the_worst_place_nearby(model: nn.Module, rho: float, *, is_adaptive: bool
     """
     named = {name: p for name, p in model.named_parameters() if p.grad is not None}
     weights: list[Tensor] = list(named.values())
-    # Neither scaling biases nor _ETA is in the paper: https://github.com/SamsungLabs/ASAM
+    # That biases are not scaled, and _ETA, are of its authors: https://github.com/SamsungLabs/ASAM
     units = [
         p.detach().abs() + _ETA if is_adaptive and name.endswith("weight") else torch.ones_like(p)
         for name, p in named.items()

@@ -172,12 +172,12 @@ def create_state(
         ConfigError: for an unknown network.
     """
     model = create_model(config.model_config).to(runtime.device)
-    ema = Ema(model, config.ema_decay) if config.ema_decay else None
-    if config.sync_norms:  # those of the average see one process alone
-        share_norms(model, runtime.device)
     preprocess = Preprocess(config.image_size).to(runtime.device)
     if isinstance(model, SpeedNet):
         model.whiten(preprocess(loader.split.images[:WHITENING_IMAGES]))
+    ema = Ema(model, config.ema_decay) if config.ema_decay else None
+    if config.sync_norms:  # those of the average see one process alone
+        share_norms(model, runtime.device)
     return TrainState(
         config=config,
         runtime=runtime,

@@ -51,10 +51,8 @@ def check_access(repo: str) -> str:
     """Return the token, which the Hub knows.
 
     Raises:
-        ConfigError: for a name that no repository can have.
         ExportError: where there is no token, or the Hub cannot be reached or does not accept it.
     """
-    check_name(repo)
     with _one_sentence(repo):
         token = get_token()
     if token is None:

@@ -35,7 +35,7 @@ _READER = (
 )
 _SERVER = (
     *("__init__.py", "constants.py", "errors.py", "limits.py", "config.py"),
-    *("recipes.py", "cli/*.py"),
+    *("markdown.py", "recipes.py", "cli/*.py"),
     *("data/__init__.py", "data/images.py", "data/drawings.py", "serve/*.py"),
 )
 # All that may leave, by kind of repository.
@@ -209,8 +209,11 @@ def _file_lines(folder: Path) -> list[str]:
         "report/": "what it gets right and wrong, figure by figure",
         MANIFEST: "the SHA-256 of every file",
     }
-    there = {name: text for name, text in lines.items() if (folder / name).exists()}
-    return [f"- `{name}`: {text}" for name, text in {**there, MANIFEST: lines[MANIFEST]}.items()]
+    return [
+        f"- `{name}`: {text}"
+        for name, text in lines.items()
+        if name == MANIFEST or (folder / name).exists()
+    ]
 
 
 def _write_manifest(folder: Path, kind: str) -> None:

@@ -1,8 +1,8 @@
 """One residual network for CIFAR, in both published block orders.
 
-Deep Residual Learning for Image Recognition, He et al. 2015, https://arxiv.org/abs/1512.03385 (v1,
-post-activation) Identity Mappings in Deep Residual Networks, He et al. 2016,
-https://arxiv.org/abs/1603.05027 (v2, pre-activation)
+v1, post-activation: Deep Residual Learning for Image Recognition, He et al. 2015,
+https://arxiv.org/abs/1512.03385. v2, pre-activation: Identity Mappings in Deep Residual Networks,
+He et al. 2016, https://arxiv.org/abs/1603.05027.
 """
 
 from collections.abc import Sequence

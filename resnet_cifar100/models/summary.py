@@ -36,7 +36,6 @@ def summarize(config: ModelConfig) -> Summary:
     with torch.device("meta"):
         model = create_model(config).eval()
         image = torch.empty(1, 3, config.image_size, config.image_size)
-    named = list(_parts_of(model))
     shapes: dict[nn.Module, tuple[int, ...]] = {}
     counts: dict[nn.Module, int] = {}
 
@@ -58,7 +57,7 @@ def summarize(config: ModelConfig) -> Summary:
             parameters=count_parameters(module),
             multiply_adds=sum(counts.get(child, 0) for child in module.modules()),
         )
-        for name, layers, module in named
+        for name, layers, module in _parts_of(model)
     )
     return Summary(parts, count_parameters(model), sum(counts.values()))
 

@@ -19,9 +19,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from resnet_cifar100.data.images import MAX_BYTES
 from resnet_cifar100.serve.uploads import GONE, Uploads
 
-InputKind = (
-    Literal["picture"] | int
-)  # an uploaded picture, or the number of one of so many examples
+# An uploaded picture, or the number of one of so many examples.
+InputKind = Literal["picture"] | int
 
 MAX_BODY = MAX_BYTES + 10_000  # a picture in its multipart wrapping
 MAX_BODIES = 64_000_000  # of all that are being received at a time

@@ -110,7 +110,10 @@ class Predictor:
         digest = sha256(content).digest() if content else b""
         pixels, probs, strangeness = self._remembered(digest) or self._look(picture, digest)
         best = np.argsort(-probs, kind="stable")[:top_k]
-        classes = tuple(self._named(int(index), float(probs[index])) for index in best)
+        classes = tuple(
+            NamedProb(index, self._names[index], self._supers[index], float(probs[index]))
+            for index in best.tolist()
+        )
         return Answer(pixels, classes, self._doubt(classes[0].prob, strangeness))
 
     def heatmap(self, answer: Answer) -> np.ndarray | None:
@@ -163,9 +166,6 @@ class Predictor:
             return
         for (_, future), row in zip(taken, rows, strict=True):
             future.set_result(row)
-
-    def _named(self, index: int, prob: float) -> NamedProb:
-        return NamedProb(index, self._names[index], self._supers[index], prob)
 
     def _doubt(self, prob: float, strangeness: float) -> str:
         if self._limit is not None and strangeness > self._limit:

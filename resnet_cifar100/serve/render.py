@@ -11,7 +11,7 @@ from PIL import Image
 from resnet_cifar100.constants import IMAGE_SIZE
 from resnet_cifar100.serve.predictor import Answer
 
-ENLARGED = 224  # pixels on a side of the pictures under "What the network sees"
+ENLARGED = 7 * IMAGE_SIZE  # pixels on a side of the pictures under "What the network sees"
 
 STYLE = """
 .answer { font-size: 1rem; }
@@ -130,6 +130,3 @@ def _overlay(pixels: np.ndarray, heatmap: np.ndarray) -> Image.Image:
     colours = colormaps["inferno"](strength[..., 0])[..., :3] * 255
     mixed = np.asarray(grey, np.float32)[..., None] * (1 - 0.65 * strength)
     return Image.fromarray((mixed + 0.65 * strength * colours).clip(0, 255).astype(np.uint8))
-
-
-assert ENLARGED % IMAGE_SIZE == 0

@@ -10,16 +10,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from starlette.types import ASGIApp
+
 from resnet_cifar100.data.images import MAX_BYTES
 from resnet_cifar100.errors import ConfigError
+from resnet_cifar100.serve.api import Api
+from resnet_cifar100.serve.gate import JOIN, RUN, Gate, InputKind
 from resnet_cifar100.serve.predictor import Predictor
 from resnet_cifar100.serve.render import HEAD, STYLE
+from resnet_cifar100.serve.uploads import Uploads
 
 if TYPE_CHECKING:
     from gradio import Blocks
-    from starlette.types import ASGIApp
-
-    from resnet_cifar100.serve.gate import InputKind
 
 HONOURED = ("GRADIO_SERVER_NAME", "GRADIO_SERVER_PORT")  # the address, where no flag says it
 LISTEN_BACKLOG = 2048
@@ -48,13 +50,9 @@ def ignored_variables() -> list[str]:
     )
 
 
-def create_server(predictor: Predictor, page: "Blocks", folder: Path) -> "ASGIApp":
+def create_server(predictor: Predictor, page: "Blocks", folder: Path) -> ASGIApp:
     """Return the ASGI application. `folder` is that which `closed_environment` gives."""
     import gradio as gr
-
-    from resnet_cifar100.serve.api import Api
-    from resnet_cifar100.serve.gate import JOIN, RUN, Gate
-    from resnet_cifar100.serve.uploads import Uploads
 
     uploads = Uploads(folder)  # after the page: its examples lie there too
     app = Api(predictor, uploads).create_app()

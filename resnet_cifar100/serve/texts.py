@@ -6,6 +6,7 @@ from typing import Any
 
 from resnet_cifar100.config import Config
 from resnet_cifar100.data.images import MAX_BYTES, MAX_PIXELS
+from resnet_cifar100.markdown import code, markdown_table, plain
 from resnet_cifar100.serve.predictor import LEAST_PROB
 
 USAGE = f"""
@@ -52,16 +53,16 @@ def about(description: Mapping[str, Any], path: Path) -> str:
         "Test top-5": _percent(result.get("test/top5")),
         "Weights chosen by": result.get("chosen_by", "an unfinished run"),
         "Training time": f"{metrics.get('train_seconds', 0) / 60:.1f} min",
-        "Command": f"`{stamp.get('command', '?')}`",
-        "Commit": f"`{stamp.get('commit', '')[:12] or '?'}`",
+        "Command": code(stamp.get("command", "?")),
+        "Commit": code(stamp.get("commit", "")[:12] or "?"),
         "Machine": f"{stamp.get('gpu') or stamp.get('cpu', '?')}, torch {stamp.get('torch', '?')}",
-        "Calibration": description["calibration"]["source"],
+        "Calibration": plain(description["calibration"]["source"]),
     }
-    table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
+    table = markdown_table(["What", "Value"], list(rows.items()))
     synthetic = provenance["dataset"] == "SYNTHETIC"
     notice = "**This model knows SYNTHETIC drawn shapes only.**\n\n" if synthetic else ""
     limit = _UNCALIBRATED if description["calibration"]["most_strangeness"] is None else _STRANGE
-    return f"{notice}| What | Value |\n|---|---|\n{table}\n\n{_NOT_SURE}{limit}{_LIMITS}"
+    return f"{notice}{table}\n{_NOT_SURE}{limit}{_LIMITS}"
 
 
 def _percent(figure: float | None) -> str:
