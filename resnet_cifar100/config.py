@@ -38,8 +38,8 @@ class Config:
     """Settings of one training run."""
 
     recipe: str = "reference"
-    """Named set of defaults for everything below; README lists them. Without it quick on a CPU and
-    reference on a GPU, whose defaults --help shows unless a recipe is named with it."""
+    """Named set of defaults for everything below; README lists them. Without it quick, or reference
+    with a CUDA GPU. --help shows the defaults of reference, or of the recipe named beside it."""
 
     model: str = "resnet44v2"
     """Network by name; `python -m resnet_cifar100 info` lists them."""
@@ -113,21 +113,22 @@ class Config:
     grad_clip_norm: float = 0.0
     """Largest allowed norm of the whole gradient; 0 does not clip."""
     sam_rho: float = 0.0
-    """Radius of sharpness-aware minimisation, which takes each step twice; 0 is without."""
+    """Radius of sharpness-aware minimisation, which doubles the cost of a step; 0 turns it off."""
     sam_adaptive: bool = False
-    """Measure that radius in units of each weight (ASAM), which wants it about 10 times larger."""
+    """Measure that radius in units of each weight (ASAM); use one about 10 times larger then."""
     ema_decay: float = 0.0
     """Decay per step of an exponential moving average of the weights, in [0, 1); 0 keeps none."""
     ema_images: int = 0
-    """Training images to measure the norms of that average on, each epoch; 0 averages them too."""
+    """Training images used each epoch to compute batch-norm statistics for that average; 0 averages
+    the statistics too."""
     teacher: Path | None = None
     """A best_model.pth to learn from besides the labels."""
     distillation: Literal["kd", "dkd"] = "dkd"
-    """How: match the teacher's answers (kd), or weigh target and other classes apart (dkd)."""
+    """kd matches the teacher's outputs; dkd weights the target and the other classes separately."""
     distillation_weight: float = 0.5
     """The teacher's share of the loss, in (0, 1]."""
     temperature: float = 4.0
-    """What the logits of both are divided by before they are compared."""
+    """Divides the logits of teacher and student before they are compared."""
     early_stopping_patience: int = 0
     """Stop after this many epochs without a better val top-1 (needs --val-size); 0 never stops."""
     seed: int = 0
@@ -136,7 +137,7 @@ class Config:
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Precision of the forward pass; auto is bf16 where the device has it and is faster with it."""
+    """Precision of the forward pass; auto is bf16 where the hardware multiplies it, else fp32."""
     compile: bool = False
     """Compile the network with torch.compile (needs a C++ compiler on a CPU)."""
     sync_norms: bool = False

@@ -69,7 +69,7 @@ def predict(
     checkpoint_path: Path | None = None,
     top_k: int = 5,
 ) -> None:
-    """Name what is on pictures: the most probable classes of each, with their probabilities.
+    """Name what is in pictures: the most probable classes of each, with their probabilities.
 
     Args:
         images: Picture files (PNG, JPEG, WebP, BMP, GIF, TIFF) of any size.

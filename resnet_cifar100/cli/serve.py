@@ -21,7 +21,7 @@ def app(
     host: str | None = None,
     port: int | None = None,
 ) -> None:
-    """Serve a web page that says what is on a picture.
+    """Serve a web page that says what is in a picture.
 
     Args:
         checkpoint_path: A best_model.pth, .safetensors or .onnx file; by default your own

@@ -93,8 +93,8 @@ def analysis(record: RunRecord) -> str:
     )
     if teacher := record.environments[-1].get("teacher"):
         lines.append(
-            f"Besides the labels it learned from the answers of another network: {code(teacher)}. "
-            "The time to train that one is not counted here."
+            "Besides the labels it learned from the answers of another network: "
+            f"{taught_by(teacher)}. The time to train that one is not counted here."
         )
     plateau = find_plateau(record)
     if plateau and is_early(plateau, len(epochs)):
@@ -176,6 +176,12 @@ def _quick_reference(record: RunRecord) -> str:
         ("Web page", code(f"python huggingface_app/app.py{place}")),
     ]
     return markdown_table(["What", "Command"], rows)
+
+
+def taught_by(teacher: str) -> str:
+    """Return the description of a teacher, its command as Markdown shows code."""
+    command, _, result = teacher.rpartition(": ")
+    return f"{code(command)}: {plain(result)}"
 
 
 def epoch_table(record: RunRecord) -> str:

@@ -14,7 +14,7 @@ from huggingface_hub import (
 
 from resnet_cifar100.bundle import Bundle
 from resnet_cifar100.config import Config
-from resnet_cifar100.engine.log_page import part_table
+from resnet_cifar100.engine.log_page import part_table, taught_by
 from resnet_cifar100.export.card import comparison_text
 from resnet_cifar100.export.forms import Comparison
 from resnet_cifar100.markdown import SYNTHETIC_WARNING, code, duration, markdown_table, plain
@@ -44,7 +44,7 @@ def render_model_card(
         f"# {plain(config.model)}, trained on {title} from scratch\n",
         SYNTHETIC_WARNING if title == "SYNTHETIC" else "",
         f"A network of {count_parameters(bundle.model) / 1e6:.1f} million parameters. It names "
-        "what is on a picture of 32 x 32 pixels: one of "
+        "what is in a picture of 32 x 32 pixels: one of "
         f"{len(bundle.fine_names)} classes. It has seen {title} alone: no pretrained weights.\n",
         "## Results\n\n" + _results(bundle, measured),
         "## Use\n\n" + _USAGE.format(repo=repo) + _answers(bundle),
@@ -163,7 +163,7 @@ def _training(bundle: Bundle, config: Config) -> str:
     seconds = bundle.provenance["metrics"].get("train_seconds")
     count = config.train_size or 50_000 - config.val_size
     changed = ", with uncommitted changes" if stamp.get("uncommitted_changes") else ""
-    teacher = {"Teacher": code(stamp["teacher"])} if "teacher" in stamp else {}
+    teacher = {"Teacher": taught_by(stamp["teacher"])} if "teacher" in stamp else {}
     rows = {
         "Data": f"{plain(bundle.provenance['dataset'])}, {count:,} training images"
         if bundle.provenance["dataset"] != "SYNTHETIC"

@@ -35,10 +35,10 @@ def create_page(
         return html, views_html(answer, predictor.heatmap(answer))
 
     def classify(picture: Path) -> dict[str, Any]:
-        """Name what is on a picture: the five most probable classes, and whether to rely on it."""
+        """Name what is in a picture: the five most probable classes, and whether to rely on it."""
         raise NotImplementedError("serve/api.py answers these calls")
 
-    title = "What is on this picture?"
+    title = "What is in this picture?"
     page: gr.Blocks
     with gr.Blocks(title=title, analytics_enabled=False) as page:
         data = predictor.network.description["provenance"]["dataset"]  # it may be SYNTHETIC
