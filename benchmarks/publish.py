@@ -34,7 +34,7 @@ from resnet_cifar100.cli.screen import say
 from resnet_cifar100.data.images import load_image
 from resnet_cifar100.engine.evaluate import load_split
 from resnet_cifar100.export.files import compare_files, write_int8
-from resnet_cifar100.export.forms import eager, onnx, predict_all
+from resnet_cifar100.export.forms import eager, predict_all, run_onnx
 from resnet_cifar100.export.onnx import save_onnx
 from resnet_cifar100.runtime import environment, keep_freed_memory
 from tests.export.hub_server import HubServer
@@ -74,7 +74,7 @@ def measure_onnx(folder: Path) -> Rows:
     images = np.ascontiguousarray(arrived.transpose(0, 3, 1, 2))
     path = folder / "model.onnx"
     save_onnx(bundle, path)
-    ours, theirs = predict_all(eager(bundle), images), predict_all(onnx(path), images)
+    ours, theirs = predict_all(eager(bundle), images), predict_all(run_onnx(path), images)
     same = int((ours.argmax(1) == theirs.argmax(1)).sum())
     int8 = write_int8(bundle, path, ROOT / "data", say)
     measured = compare_files(bundle, (path, int8), ROOT / "data", say)

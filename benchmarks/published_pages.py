@@ -24,7 +24,7 @@ from resnet_cifar100.config import SHIPPED_MODEL
 from resnet_cifar100.data.drawings import write_drawings
 from resnet_cifar100.engine.evaluate import load_split
 from resnet_cifar100.export.files import write_small
-from resnet_cifar100.export.forms import eager, onnx, predict_all
+from resnet_cifar100.export.forms import eager, predict_all, run_onnx
 from resnet_cifar100.export.onnx import save_onnx
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -126,7 +126,7 @@ def measure_web(folder: Path) -> Rows:
         files[-1].write_bytes(png(image))
     first = [in_chromium(lambda page: _first_answer(page, html, files[0])) for _ in range(5)]
     labels = np.array(in_chromium(lambda page: _labels(page, html, files)))
-    evaluated = predict_all(onnx(small), images).argmax(1)
+    evaluated = predict_all(run_onnx(small), images).argmax(1)
     whole = predict_all(eager(bundle), images).argmax(1)
     truth = test.labels[:WEB_IMAGES].numpy()
     hits, server_hits = (f"{(each == truth).mean():.1%}" for each in (labels, whole))

@@ -1,5 +1,6 @@
 """The command line: one function a command, its heavy imports inside, so that --help is quick."""
 
+import inspect
 import os
 import re
 import sys
@@ -50,7 +51,10 @@ def main(argv: Sequence[str]) -> int:
                 "run `hf auth login`, or set HF_TOKEN"
             )
         else:
-            tyro.cli(COMMANDS[command], args=rest, prog=f"python -m resnet_cifar100 {command}")
+            handler = COMMANDS[command]
+            # tyro would keep the line breaks of the text about an argument.
+            handler.__doc__ = re.sub(r"\n {8}(?=\S)", " ", inspect.getdoc(handler) or "")
+            tyro.cli(handler, args=rest, prog=f"python -m resnet_cifar100 {command}")
         sys.stdout.flush()
     except ProjectError as error:
         show_fault(str(error))

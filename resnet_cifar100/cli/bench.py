@@ -20,7 +20,7 @@ def bench(
     """Measure a network in each form, side by side: size, top-1, images/s, time of one image.
 
     Args:
-        kind: inference.
+        kind: What to measure.
         checkpoint_path: A best_model.pth or .safetensors file; by default your own
             checkpoints/best_model.pth, else the weights that come with the repository.
         out: Folder for inference.md and inference.json; by default the table is only shown.

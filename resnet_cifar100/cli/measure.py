@@ -72,7 +72,7 @@ def predict(
     """Name what is in pictures: the most probable classes of each, with their probabilities.
 
     Args:
-        images: Picture files (PNG, JPEG, WebP, BMP, GIF, TIFF) of any size.
+        images: One or more picture files (PNG, JPEG, WebP, BMP, GIF, TIFF) of any size.
         checkpoint_path: A best_model.pth, .safetensors or .onnx file; by default your own
             checkpoints/best_model.pth, else the weights that come with the repository.
         top_k: How many classes to show for each picture.
@@ -99,7 +99,7 @@ def calibrate(held_out: Path, checkpoint_path: Path | None = None) -> None:
     Args:
         held_out: The best_model.pth of a run with --val-size; its network is measured on the images
             that it never saw.
-        checkpoint_path: The file that is given the result, --held-out itself by default. Another
+        checkpoint_path: File to write the calibration into, by default --held-out itself. Another
             one should come from the same recipe.
     """
     from resnet_cifar100.analysis.calibration import fit_calibration, fit_class_means

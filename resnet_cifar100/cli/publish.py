@@ -26,7 +26,7 @@ def push(
             checkpoints/best_model.pth, else the weights that come with the repository.
         record: Folder of the run that made the weights, where it is not beside them.
         space: Publish the web page too, as a Space of the same name.
-        private: Make what is made here visible to you alone.
+        private: Make the new repositories private.
         dry_run: Write and check the folders, and push nothing.
         out: Where the folders are written: model/ and space/ below it.
         data_dir: Folder that holds cifar-100-python; by default the one that the run used.

@@ -70,8 +70,8 @@ def compare(
     """Set runs side by side: settings that differ, results over seeds, curves, significance.
 
     Args:
-        runs: Folders of runs, under checkpoints/ or records/. Those that differ in their seeds
-            alone count as one experiment.
+        runs: Two or more folders of runs, under checkpoints/ or records/. Those that differ in
+            their seeds alone count as one experiment.
         out: Folder to write to.
     """
     from resnet_cifar100.analysis.compare import HEAD, cautions, group_rows

@@ -77,7 +77,7 @@ def log(runs: tyro.conf.Positional[tuple[Path, ...]], write: bool = False) -> No
     """Print the Markdown log of runs, rendered from their records.
 
     Args:
-        runs: Folders of runs, under checkpoints/ or records/.
+        runs: One or more folders of runs, under checkpoints/ or records/.
         write: Write each to README.md in its folder instead.
     """
     from resnet_cifar100.analysis.logbook import write_page

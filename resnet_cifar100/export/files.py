@@ -19,8 +19,8 @@ from resnet_cifar100.export.forms import (
     compare_forms,
     compiled,
     eager,
-    onnx,
     predict_all,
+    run_onnx,
 )
 from resnet_cifar100.export.onnx import save_onnx
 from resnet_cifar100.export.quantize import CALIBRATION_IMAGES, save_int8
@@ -114,7 +114,7 @@ def compare_files(
     forms = {"PyTorch, eager": eager(bundle)}
     if is_compiled:
         forms["PyTorch, compiled"] = compiled(bundle)
-    forms |= {path.name: onnx(path) for path in paths}
+    forms |= {path.name: run_onnx(path) for path in paths}
     say(f"Measuring on {len(test.labels):,} test images of {dataset.title} ...")
     return Comparison(
         forms=compare_forms(forms, test.images.numpy(), test.labels.numpy()),
@@ -134,7 +134,7 @@ def has_data(bundle: Bundle, data_dir: Path | None) -> bool:
 def _compare(bundle: Bundle, path: Path, data_dir: Path | None, say: Say) -> float:
     """Say how far the answers of a file are from PyTorch's; return the largest difference."""
     images, what = _pictures(bundle, data_dir)
-    ours, theirs = (predict_all(one, images) for one in (eager(bundle), onnx(path)))
+    ours, theirs = (predict_all(one, images) for one in (eager(bundle), run_onnx(path)))
     same, difference = int((ours.argmax(1) == theirs.argmax(1)).sum()), abs(ours - theirs).max()
     say(
         f"{path.name}, {path.stat().st_size / 1e6:.1f} MB: the same class as PyTorch on {same:,} "

@@ -41,7 +41,7 @@ def compiled(bundle: Bundle) -> Predict:
     return _predict_with(torch.compile(Judge(bundle).eval(), dynamic=False))
 
 
-def onnx(path: Path) -> Predict:
+def run_onnx(path: Path) -> Predict:
     """Return an ONNX file of this project in ONNX Runtime, on the CPU."""
     session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
     return lambda images: session.run(["probs"], {"images": images})[0]

@@ -7,8 +7,7 @@ from resnet_cifar100.bundle import load_bundle
 from resnet_cifar100.cli import main
 from resnet_cifar100.config import SHIPPED_MODEL, Config
 from resnet_cifar100.data.cifar100 import load_dataset
-from resnet_cifar100.export.forms import compare_forms, eager, predict_all
-from resnet_cifar100.export.forms import onnx as run_onnx
+from resnet_cifar100.export.forms import compare_forms, eager, predict_all, run_onnx
 from resnet_cifar100.export.onnx import save_onnx
 from resnet_cifar100.export.quantize import normalize_before_pooling, save_int8
 from resnet_cifar100.serve.networks import open_network

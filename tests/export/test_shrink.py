@@ -5,8 +5,7 @@ import pytest
 from resnet_cifar100.bundle import load_bundle
 from resnet_cifar100.config import SHIPPED_MODEL
 from resnet_cifar100.errors import CheckpointError
-from resnet_cifar100.export.forms import eager, predict_all
-from resnet_cifar100.export.forms import onnx as run_onnx
+from resnet_cifar100.export.forms import eager, predict_all, run_onnx
 from resnet_cifar100.export.onnx import save_onnx
 from resnet_cifar100.export.shrink import save_small
 from resnet_cifar100.serve.networks import open_network
