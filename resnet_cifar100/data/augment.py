@@ -6,7 +6,7 @@ AUGMENTATIONS, or in MIXTURES if it changes the targets.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -141,18 +141,9 @@ def draw_beta(alpha: float, generator: Generator) -> float:
 
 
 class Choice(NamedTuple):
-    """An augmentation by name: its function, and the strength that it has unless told."""
+    """An augmentation: its function, the strength that it has unless told, and the limits of it."""
 
-    apply: Callable[..., Tensor]
-    strength: float
-    least: float
-    most: float
-
-
-class Mixture(NamedTuple):
-    """The same for one that mixes images and targets of a batch."""
-
-    apply: Callable[..., tuple[Tensor, Tensor]]
+    apply: Callable[..., Any]
     strength: float
     least: float
     most: float
@@ -166,9 +157,9 @@ AUGMENTATIONS = {
     "trivial_augment": Choice(trivial_augment, 1, 0, 1),
     "rand_augment": Choice(rand_augment, 9, 0, 30),
 }
-MIXTURES = {
-    "mixup": Mixture(mixup, 1.0, 0.01, 10),
-    "cutmix": Mixture(cutmix, 0.5, 0, 1),
+MIXTURES = {  # these change images and targets of a batch
+    "mixup": Choice(mixup, 1.0, 0.01, 10),
+    "cutmix": Choice(cutmix, 0.5, 0, 1),
 }
 
 
@@ -180,12 +171,10 @@ class Augment:
 
     def __init__(self, names: Sequence[str]) -> None:
         chosen = [_parse(name) for name in names]
-        self.changes = [
-            (one.apply, strength) for one, strength in chosen if isinstance(one, Choice)
-        ]
-        self.mixtures = [
-            (one.apply, strength) for one, strength in chosen if isinstance(one, Mixture)
-        ]
+        self.changes, self.mixtures = (
+            [(known[kind].apply, strength) for kind, strength in chosen if kind in known]
+            for known in (AUGMENTATIONS, MIXTURES)
+        )
 
     def change(self, images: Tensor, generator: Generator) -> Tensor:
         """Return uint8 images (N,3,H,W) with all that changes each by itself."""
@@ -204,7 +193,8 @@ class Augment:
             return images, targets
         index = int(torch.randint(0, len(self.mixtures), (), generator=generator))
         apply, strength = self.mixtures[index]
-        return apply(images, targets, generator, strength)
+        mixed: tuple[Tensor, Tensor] = apply(images, targets, generator, strength)
+        return mixed
 
 
 def step_generator(*numbers: int) -> Generator:
@@ -218,9 +208,10 @@ def mixed_seed(*numbers: int) -> int:
     return int(state[0]) >> 1
 
 
-def _parse(name: str) -> tuple[Choice | Mixture, float]:
+def _parse(name: str) -> tuple[str, float]:
+    """Return the kind of an augmentation and its strength."""
     kind, colon, number = name.partition(":")
-    known: dict[str, Choice | Mixture] = {**AUGMENTATIONS, **MIXTURES}
+    known = {**AUGMENTATIONS, **MIXTURES}
     if kind not in known:
         raise ConfigError(f"--augment must be of {', '.join(known)}, got {name!r}")
     choice = known[kind]
@@ -231,7 +222,7 @@ def _parse(name: str) -> tuple[Choice | Mixture, float]:
     if not choice.least <= strength <= choice.most:
         allowed = f"{kind}:NUMBER with a number in {choice.least:g} to {choice.most:g}"
         raise ConfigError(f"--augment must be {allowed}, got {name!r}")
-    return choice, strength
+    return kind, strength
 
 
 def _inside(boxes: Tensor, images: Tensor) -> Tensor:
