@@ -154,12 +154,14 @@ def with_table(page: str, name: str, table: str) -> str:
 
 
 def _table(experiments: Sequence[Experiment], groups: Sequence[Group]) -> str:
-    """Return a row a group: what compare says of it, its flags, and its held-out top-1.
+    """Return a row a group: what compare says of it, its flags, size and held-out top-1.
 
     All are compared with the first of `experiments`, once that has a run, and its flags are theirs.
+    Columns of which nothing is to be said are left out.
     """
     flags = {experiment.name: experiment.flags for experiment in experiments}
     baseline = experiments[0]
+    sizes_differ = len({run.record.parameters for group in groups for run in group.runs}) > 1
     rows = []
     for group, (name, *cells) in zip(groups, group_rows(groups), strict=True):
         held_out = [
@@ -170,16 +172,14 @@ def _table(experiments: Sequence[Experiment], groups: Sequence[Group]) -> str:
         own = flags[name].removeprefix(f"{baseline.flags} ")
         if groups[0].name != baseline.name:
             cells[2:4] = "", ""
-        rows.append(
-            (
-                name,
-                code(own),
-                *cells,
-                mean_and_spread(held_out) if held_out else "",
-            )
-        )
+        size = f"{group.runs[0].record.parameters / 1e6:.2f} M" if sizes_differ else ""
+        val_top1 = mean_and_spread(held_out) if held_out else ""
+        rows.append((name, code(own), size, *cells, val_top1))
     head = [f"Against {baseline.name}" if column == "Against A" else column for column in HEAD[1:]]
-    return markdown_table(["Experiment", "Flags", *head, "Val top-1, highest"], rows)
+    head = ["Experiment", "Flags", "Parameters", *head, "Val top-1, highest"]
+    columns = [(name, *cells) for name, *cells in zip(head, *rows, strict=True) if any(cells)]
+    shown_head, *shown_rows = zip(*columns, strict=True)
+    return markdown_table(shown_head, shown_rows)
 
 
 def _newest_record(name: str) -> Path:
