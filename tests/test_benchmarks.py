@@ -131,8 +131,17 @@ def test_the_plain_loop_trains(few_images, monkeypatch):
     settings = plain.PlainSettings(
         model=ModelConfig(name="resnet8x4_s2", image_size=16), batch_size=8, padding=2, device="cpu"
     )
+    model = create_model(settings.model)
+    monkeypatch.setattr(plain, "create_model", lambda _: model)
+    before = [parameter.detach().clone() for parameter in model.parameters()]
     assert plain.training_turn(settings, 1)[0] > 0
+    moved = [not torch.equal(*pair) for pair in zip(before, model.parameters(), strict=True)]
+    assert all(moved)
     assert plain.loading_turn(settings, 2)[0] > 0
+
+
+def test_the_operations_of_a_step_are_three_passes_of_two_for_each_multiply_add():
+    assert our_loop.step_flop(create_recipe("reference"), 32) == 3 * 2 * 441_312_256 * 128
 
 
 def test_our_step_is_timed_at_the_asked_size_and_only_there(few_images, speedy_config, monkeypatch):

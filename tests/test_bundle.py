@@ -16,8 +16,9 @@ from resnet_cifar100.bundle import (
     save_bundle,
     save_shipped,
 )
-from resnet_cifar100.config import SHIPPED_MODEL, Config, ModelConfig
+from resnet_cifar100.config import Config, ModelConfig
 from resnet_cifar100.constants import FINE_TO_COARSE
+from resnet_cifar100.data.cifar100 import load_dataset
 from resnet_cifar100.data.transforms import Preprocess
 from resnet_cifar100.errors import CheckpointError
 from resnet_cifar100.models.factory import create_model
@@ -198,10 +199,32 @@ def test_damaged_shipped_weights_are_refused(bundle, tmp_path):
         load_bundle(tmp_path / "none.safetensors")
 
 
-def test_the_weights_of_the_repository_are_sound():
-    shipped = load_bundle(REPOSITORY / SHIPPED_MODEL)
+SHIPPED = {"fast": 0.7591, "resnet44v2": 0.7785}  # test top-1 that README states
+
+
+def test_all_weights_of_the_repository_are_tested():
+    assert {path.stem for path in (REPOSITORY / "weights").glob("*.safetensors")} == set(SHIPPED)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_weights_of_the_repository_are_sound(name):
+    path = REPOSITORY / f"weights/{name}.safetensors"
+    shipped = load_bundle(path)
     assert shipped.provenance["dataset"] == "CIFAR-100"
-    assert shipped.provenance["metrics"]["test/top1"] == 0.7591
+    assert shipped.provenance["metrics"]["test/top1"] == SHIPPED[name]
+    assert path.with_name(f"{path.name}.sha256").read_text().split()[0] == sha256_of(
+        path.read_bytes()
+    )
+    assert path.stat().st_size < 12e6
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_weights_of_the_repository_name_real_pictures(name, real_data_dir):
+    shipped = load_bundle(REPOSITORY / f"weights/{name}.safetensors")
+    test = load_dataset(Config(data_dir=real_data_dir)).test
+    images, labels = test.images[:2000], test.labels[:2000]
+    top1 = (shipped.logits(images).argmax(1) == labels).float().mean()
+    assert float(top1) == pytest.approx(SHIPPED[name], abs=0.02)
 
 
 @pytest.mark.parametrize("save", [save_bundle, save_shipped])

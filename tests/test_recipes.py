@@ -1,10 +1,12 @@
 """Recipes as commands, and shorter than they are."""
 
 import dataclasses
+import re
 import shlex
 from pathlib import Path
 
 import pytest
+import torch
 
 from resnet_cifar100.cli.train import _training_settings
 from resnet_cifar100.recipes import RECIPES, create_recipe, shortened, training_command
@@ -33,6 +35,14 @@ def test_the_command_of_a_recipe_that_is_no_more_is_one_of_the_reference():
     words = shlex.split(training_command(config))
     asked, _ = _training_settings(words[2:])
     assert asked == dataclasses.replace(config, recipe="reference")
+
+
+@pytest.mark.parametrize(("has_gpu", "recipe"), [(False, "quick"), (True, "reference")])
+def test_training_alone_says_what_it_picked_and_why(has_gpu, recipe, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
+    config, _ = _training_settings([])
+    assert config == create_recipe(recipe)
+    assert re.match(rf"Recipe {recipe}, because this machine has .*GPU", capsys.readouterr().out)
 
 
 @pytest.mark.parametrize(

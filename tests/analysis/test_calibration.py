@@ -102,7 +102,6 @@ def test_the_limit_lets_the_stated_share_of_held_out_images_pass(bundle):
     assert calibration.source == "a test"
 
 
-@pytest.mark.cifar100
 def test_the_shipped_weights_know_their_data_and_noise_apart(bundle, real_data_dir):
     assert bundle.calibration.most_strangeness is not None
     judge = Judge(bundle).eval()

@@ -82,7 +82,6 @@ def test_resizing_agrees_with_pillow(size):
     assert np.abs(ours - theirs).max() <= 1.0  # Pillow rounds to whole numbers, twice
 
 
-@pytest.mark.cifar100
 def test_the_mean_and_deviation_are_those_of_the_training_images(real_data_dir):
     from resnet_cifar100.data.cifar100 import find_cifar100, read_dataset
 

@@ -46,7 +46,6 @@ def test_it_answers_as_the_bundle_does_for_any_size_of_batch(exported, images, c
     assert np.abs(ours.strangeness - theirs.strangeness).max() < 1e-3
 
 
-@pytest.mark.cifar100
 def test_no_real_picture_is_named_differently(exported, real_data_dir):
     from resnet_cifar100.config import Config
     from resnet_cifar100.data.cifar100 import load_dataset

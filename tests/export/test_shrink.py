@@ -49,7 +49,6 @@ def test_the_answers_stay_close(bundle, whole, tmp_path):
         assert 0 < np.abs(ours - theirs).max() < difference
 
 
-@pytest.mark.cifar100
 def test_nearly_every_real_picture_is_named_the_same(bundle, whole, tmp_path, real_data_dir):
     from resnet_cifar100.config import Config
     from resnet_cifar100.data.cifar100 import load_dataset
