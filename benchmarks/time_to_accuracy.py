@@ -23,7 +23,7 @@ from resnet_cifar100.data.cifar100 import load_dataset
 from resnet_cifar100.engine.record import RunRecord
 from resnet_cifar100.engine.trainer import fit
 from resnet_cifar100.recipes import create_recipe, shortened
-from resnet_cifar100.runtime import choose_device, describe_device
+from resnet_cifar100.runtime import choose_device, describe_device, environment
 
 TARGET = 0.75
 ONLY_AT_THE_END = 1_000_000  # of an epoch; at a point within it the host would wait for the GPU
@@ -91,10 +91,16 @@ def earlier_outcomes(asked: Asked, key: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def key_of(asked: Asked) -> dict[str, Any]:
-    """Return all that seeds of one table share: settings, device and version of torch."""
+    """Return all that seeds of one table share: settings, device, commit and version of torch."""
     settings = json.loads(settings_of(asked, seed=0).to_json())
     device = describe_device(choose_device(asked.device))
-    return {"settings": settings, "device": device, "torch": str(torch.__version__)}
+    commit = environment()["commit"]
+    return {
+        "settings": settings,
+        "device": device,
+        "commit": commit,
+        "torch": str(torch.__version__),
+    }
 
 
 def rows(outcomes: Sequence[dict[str, Any]]) -> list[list[str]]:

@@ -53,11 +53,10 @@ HOW_SHARE = (
 
 @dataclass(frozen=True)
 class Subject:
-    """One network in its settings. `has_all` is false where only our own fastest is of interest."""
+    """One network in its settings, and the precisions in which it is compiled too."""
 
     config: Config
     compiled: tuple[str, ...]
-    has_all: bool = True
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -76,30 +75,21 @@ class Variant:
 
 
 Measured = dict[int, list[Variant]]  # by image size
-Results = list[tuple[Subject, Measured]]
 Rates = Mapping[str, float]  # FLOP/s of the matrix product by precision
 
 
-def subjects(asked: Asked) -> dict[str, list[Subject]]:
+def subjects(asked: Asked) -> dict[str, Subject]:
     """Return what is measured under each name; compiled in fp32 too is resnet44v2 on a CPU."""
     reference = dataclasses.replace(create_recipe("reference"), device=asked.device)
     fast = dataclasses.replace(create_recipe("fast"), device=asked.device)
     fast_resnet = dataclasses.replace(create_recipe("fast_resnet44v2"), device=asked.device)
-    widths = dict.fromkeys((fast.width, 1.0))
     auto = (asked.precision,)
     both = tuple(asked.precisions) if asked.device == "cpu" else auto
     return {
-        "resnet44v2": [Subject(reference, both)],
-        "fast_resnet44v2": [Subject(fast_resnet, auto)],
-        "resnet18": [Subject(dataclasses.replace(reference, model="resnet18"), auto)],
-        "speednet": [
-            Subject(
-                dataclasses.replace(fast, width=width),
-                auto,
-                has_all=width == fast.width or asked.device == "cuda",
-            )
-            for width in widths
-        ],
+        "resnet44v2": Subject(reference, both),
+        "fast_resnet44v2": Subject(fast_resnet, auto),
+        "resnet18": Subject(dataclasses.replace(reference, model="resnet18"), auto),
+        "speednet": Subject(fast, auto),
     }
 
 
@@ -107,15 +97,13 @@ def variants(
     subject: Subject, image_size: int, asked: Asked, process: ProcessPoolExecutor
 ) -> list[Variant]:
     """Return what takes turns at one image size, the plain loop first."""
-    found = []
-    if subject.has_all:
-        plain = plain_settings(subject.config, image_size)
-        found.append(Variant(PLAIN, "fp32", training_block(process, plain)))
-        if asked.device == "cuda" and asked.precision == "bf16":
-            tuned = dataclasses.replace(plain, is_tuned=True)
-            found.append(Variant(TUNED, "bf16", training_block(process, tuned)))
+    plain = plain_settings(subject.config, image_size)
+    found = [Variant(PLAIN, "fp32", training_block(process, plain))]
+    if asked.device == "cuda" and asked.precision == "bf16":
+        tuned = dataclasses.replace(plain, is_tuned=True)
+        found.append(Variant(TUNED, "bf16", training_block(process, tuned)))
     for is_compiled in (False, True):
-        precisions = asked.precisions if subject.has_all else [asked.precision]
+        precisions = asked.precisions
         if is_compiled:
             precisions = [
                 p for p in precisions if p in subject.compiled and not asked.compile_fault
@@ -124,10 +112,9 @@ def variants(
             config = dataclasses.replace(subject.config, precision=precision, compile=is_compiled)
             name = f"ours, {'compiled' if is_compiled else 'eager'}, {precision}"
             found.append(Variant(name, precision, step_block(config, image_size)))
-    if subject.has_all:
-        config = dataclasses.replace(subject.config, precision=asked.precision, compile=False)
-        block = step_block(config, image_size, torch.contiguous_format)
-        found.append(Variant(f"ours, eager, {asked.precision}, NCHW", asked.precision, block))
+    config = dataclasses.replace(subject.config, precision=asked.precision, compile=False)
+    block = step_block(config, image_size, torch.contiguous_format)
+    found.append(Variant(f"ours, eager, {asked.precision}, NCHW", asked.precision, block))
     return found
 
 
@@ -158,7 +145,7 @@ def measure(subject: Subject, asked: Asked, process: ProcessPoolExecutor) -> Mea
 
 
 def step_rows(subject: Subject, measured: Measured, rates: Rates) -> list[list[str]]:
-    """Return (width, side, variant, images/s, ratio to the plain loop, GFLOP/s, share)."""
+    """Return (side, variant, images/s, ratio to the plain loop, GFLOP/s, share)."""
     rows = []
     for image_size, of_size in measured.items():
         flop = step_flop(subject.config, image_size)
@@ -166,11 +153,10 @@ def step_rows(subject: Subject, measured: Measured, rates: Rates) -> list[list[s
             seconds = statistics.median(variant.seconds)
             rows.append(
                 [
-                    f"{subject.config.width:g}",
                     str(image_size),
                     variant.name,
                     f"{subject.config.batch_size / seconds:,.0f}",
-                    ratio_text(variant, of_size),
+                    spread(speed_ratios(variant.seconds, of_size[0].seconds)),
                     f"{flop / seconds / 1e9:,.0f}",
                     f"{flop / seconds / rates[variant.precision]:.1%}",
                 ]
@@ -178,16 +164,8 @@ def step_rows(subject: Subject, measured: Measured, rates: Rates) -> list[list[s
     return rows
 
 
-def ratio_text(variant: Variant, others: list[Variant]) -> str:
-    """Return the ratio to the plain loop, or a dash where that was not measured."""
-    for plain in others:
-        if plain.name == PLAIN:
-            return spread(speed_ratios(variant.seconds, plain.seconds))
-    return "-"
-
-
 def schedule_rows(subject: Subject, measured: Measured, rates: Rates) -> list[list[str]]:
-    """Return (width, variant, seconds, ratio, GFLOP/s, share) of all steps of a run.
+    """Return (variant, seconds, ratio, GFLOP/s, share) of all steps of a run.
 
     Each image size counts as often as the recipe has steps of it.
     """
@@ -202,10 +180,9 @@ def schedule_rows(subject: Subject, measured: Measured, rates: Rates) -> list[li
             precisions[variant.name] = variant.precision
     return [
         [
-            f"{subject.config.width:g}",
             name,
             f"{seconds:,.1f}",
-            f"{totals[PLAIN] / seconds:.2f}" if PLAIN in totals else "-",
+            f"{totals[PLAIN] / seconds:.2f}",
             f"{flop / seconds / 1e9:,.0f}",
             f"{flop / seconds / rates[precisions[name]]:.1%}",
         ]
@@ -228,44 +205,45 @@ def network_tables(
     name: str, rates: Rates, asked: Asked, process: ProcessPoolExecutor
 ) -> Iterator[Table]:
     """Yield the table of one network, and that of a whole run where it resizes."""
-    results = [(subject, measure(subject, asked, process)) for subject in subjects(asked)[name]]
-    yield step_table(name, results, rates, asked)
-    if len(results[0][0].sizes) > 1:
-        yield run_table(name, results, rates, asked)
+    subject = subjects(asked)[name]
+    measured = measure(subject, asked, process)
+    yield step_table(name, subject, measured, rates, asked)
+    if len(subject.sizes) > 1:
+        yield run_table(name, subject, measured, rates, asked)
 
 
-def step_table(name: str, results: Results, rates: Rates, asked: Asked) -> Table:
+def step_table(
+    name: str, subject: Subject, measured: Measured, rates: Rates, asked: Asked
+) -> Table:
     """Return the table of one network."""
-    samples = {
-        f"width {subject.config.width:g}, {size} px": {v.name: v.seconds for v in of_size}
-        for subject, measured in results
-        for size, of_size in measured.items()
-    }
     return Table(
         name=f"train_step_{name}",
-        title=f"Training step: {name}, batch {results[0][0].config.batch_size}",
+        title=f"Training step: {name}, batch {subject.config.batch_size}",
         how=f"{HOW_PLAIN} {HOW_TURNS.format(rounds=asked.rounds)} {HOW_SHARE}",
-        head=["Width", "Side", "Step", "Images/s", *SPEED_HEAD],
-        rows=[row for result in results for row in step_rows(*result, rates)],
+        head=["Side", "Step", "Images/s", *SPEED_HEAD],
+        rows=step_rows(subject, measured, rates),
         samples={
-            "settings": [json.loads(subject.config.to_json()) for subject, _ in results],
+            "settings": json.loads(subject.config.to_json()),
             "matrix_flop_per_s": dict(rates),
-            "seconds_per_step": samples,
+            "seconds_per_step": {
+                f"{size} px": {variant.name: variant.seconds for variant in of_size}
+                for size, of_size in measured.items()
+            },
         },
         notes=asked.notes,
     )
 
 
-def run_table(name: str, results: Results, rates: Rates, asked: Asked) -> Table:
+def run_table(name: str, subject: Subject, measured: Measured, rates: Rates, asked: Asked) -> Table:
     """Return the table of all steps of a run of one network."""
     return Table(
         name=f"train_step_{name}_run",
         title=f"All training steps of a run: {name}",
         how="The medians of the table above, each image size as often as the recipe has steps of "
         "it: the share of the matrix product over a whole run.",
-        head=["Width", "Step", "Seconds", *SPEED_HEAD],
-        rows=[row for result in results for row in schedule_rows(*result, rates)],
-        samples={"steps": {size: len(s) for size, s in run_steps(results[0][0].config).items()}},
+        head=["Step", "Seconds", *SPEED_HEAD],
+        rows=schedule_rows(subject, measured, rates),
+        samples={"steps": {size: len(s) for size, s in run_steps(subject.config).items()}},
         notes=asked.notes,
     )
 
