@@ -237,6 +237,34 @@ def test_only_sizes_of_images_that_come_are_warmed_up(
     assert seen == sizes
 
 
+def test_a_step_that_cannot_be_captured_is_taken_as_it_is_and_the_run_says_so(
+    speedy_config, tiny_dataset, monkeypatch
+):
+    """On a GPU; here the device is one by name alone."""
+    train, _ = training_splits(tiny_dataset, speedy_config)
+    loader = TrainLoader(train, speedy_config)
+    state = create_state(speedy_config, create_runtime(speedy_config), loader)
+    before = {name: tensor.clone() for name, tensor in state.tensors().items()}
+    tried, left = [], []
+
+    def no_graph(_state, _images, _targets, image_size):
+        tried.append(image_size)
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(step_module, "StepGraph", no_graph)
+    monkeypatch.setattr(step_module, "_leave_capture", lambda: left.append(1))
+    state.runtime = dataclasses.replace(state.runtime, device=torch.device("cuda"))
+    images, targets = next(loader.batches(0))
+    note = warm_up(state, images, targets)
+    assert "could not be captured" in note
+    assert "not permitted" in note
+    assert (tried, left, state.graphs) == ([16], [1], {})  # it would fail at each size
+    for name, tensor in before.items():
+        assert torch.equal(state.tensors()[name], tensor), name
+    train_step(state, images, targets)
+    assert state.step == 1
+
+
 def test_the_average_follows_the_weights(tiny_config, tiny_dataset, tmp_path, console):
     config = dataclasses.replace(tiny_config, ema_decay=0.5)
     fit(config, tiny_dataset, tmp_path / "run", console)
