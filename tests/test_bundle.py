@@ -1,8 +1,5 @@
 import dataclasses
 import io
-import os
-import pickle
-import zipfile
 
 import pytest
 import torch
@@ -75,61 +72,6 @@ def test_any_image_size_is_taken(bundle):
         assert torch.isfinite(logits).all()
 
 
-def test_a_flipped_bit_in_any_stored_file_is_noticed(bundle, tmp_path):
-    """torch.load alone believes 299 of 300 flipped bits."""
-    path = tmp_path / "best_model.pth"
-    save_bundle(bundle, path)
-    content = path.read_bytes()
-    generator = torch.Generator().manual_seed(0)
-    with zipfile.ZipFile(
-        path
-    ) as archive:  # the bytes of the tensors; the rest is padding and names
-        spans = [
-            (info.header_offset + 128, info.file_size - 128)
-            for info in archive.infolist()
-            if "/data/" in info.filename and info.file_size > 1000
-        ]
-    for _ in range(60):
-        start, size = spans[int(torch.randint(len(spans), (1,), generator=generator))]
-        at = start + int(torch.randint(size, (1,), generator=generator))
-        flipped = bytearray(content)
-        flipped[at] ^= 1 << int(torch.randint(8, (1,), generator=generator))
-        path.write_bytes(flipped)
-        with pytest.raises(CheckpointError):
-            load_bundle(path)
-
-
-def test_a_cut_file_is_refused(bundle, tmp_path):
-    path = tmp_path / "best_model.pth"
-    save_bundle(bundle, path)
-    content = path.read_bytes()
-    for size in (0, 1, 100, len(content) // 2, len(content) - 1):
-        path.write_bytes(content[:size])
-        with pytest.raises(CheckpointError):
-            load_bundle(path)
-
-
-class Runs:
-    def __init__(self, canary):
-        self.canary = canary
-
-    def __reduce__(self):
-        return os.system, (f"touch {self.canary}",)
-
-
-@pytest.mark.parametrize("protocol", [0, 2, 4])
-def test_a_file_that_runs_code_is_refused_and_runs_nothing(protocol, tmp_path):
-    canary, path = tmp_path / "canary", tmp_path / "best_model.pth"
-    for content in (Runs(canary), {"state_dict": Runs(canary)}):
-        path.write_bytes(pickle.dumps(content, protocol=protocol))
-        with pytest.raises(CheckpointError):
-            load_bundle(path)
-        torch.save(content, path)
-        with pytest.raises(CheckpointError):
-            load_bundle(path)
-    assert not canary.exists()
-
-
 @pytest.mark.parametrize(
     "content",
     [
@@ -181,22 +123,6 @@ def test_shipped_weights_are_half_the_size_and_predict_the_same_up_to_fp16(bundl
 def test_a_file_tells_the_type_of_its_weights(dtype, bundle, tmp_path):
     save_shipped(bundle, tmp_path / "some.safetensors", dtype)
     assert dtype_of(tmp_path / "some.safetensors") == dtype
-
-
-def test_damaged_shipped_weights_are_refused(bundle, tmp_path):
-    path = tmp_path / "half.safetensors"
-    save_shipped(bundle, path)
-    whole = path.read_bytes()
-    for place in (0, 9, 2000, len(whole) // 2, len(whole) - 1):
-        path.write_bytes(whole[:place] + bytes([whole[place] ^ 64]) + whole[place + 1 :])
-        with pytest.raises(CheckpointError):
-            load_bundle(path)
-    for size in (0, 7, 500, len(whole) - 1):
-        path.write_bytes(whole[:size])
-        with pytest.raises(CheckpointError):
-            load_bundle(path)
-    with pytest.raises(CheckpointError, match="does not exist"):
-        load_bundle(tmp_path / "none.safetensors")
 
 
 SHIPPED = {"fast": 0.7591, "resnet44v2": 0.7785}  # test top-1 that README states
