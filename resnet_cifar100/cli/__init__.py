@@ -1,7 +1,6 @@
 """The command line: one function a command, its heavy imports inside, so that --help is quick."""
 
 import inspect
-import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -13,7 +12,7 @@ from resnet_cifar100.cli.export import export
 from resnet_cifar100.cli.measure import calibrate, evaluate, predict
 from resnet_cifar100.cli.publish import push
 from resnet_cifar100.cli.report import analyze, compare
-from resnet_cifar100.cli.screen import say, show_fault
+from resnet_cifar100.cli.screen import discard_output, say, show_fault
 from resnet_cifar100.cli.serve import app
 from resnet_cifar100.cli.show import info, log, record, samples
 from resnet_cifar100.cli.train import train
@@ -63,8 +62,8 @@ def main(argv: Sequence[str]) -> int:
         return ConfigError.exit_code if stop.code else 0
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # the reader, head for example, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:
+        discard_output()
         return 0
     return 0
 

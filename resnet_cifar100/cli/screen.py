@@ -11,14 +11,19 @@ class _Console(Console):
     """Falls silent when its reader (head, say) leaves, where rich would end the program."""
 
     def on_broken_pipe(self) -> None:
-        """Write into nothing from now on: a training goes on, and a command ends with 0."""
+        """Say nothing more: a training goes on, and a command ends with 0."""
         self.quiet = True
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_output()
 
 
 # Of several processes that train as one (parallel.py, which would import torch) the first speaks.
 console = _Console(quiet=os.environ.get("RANK", "0") != "0", emoji=False)
 faults = Console(stderr=True)
+
+
+def discard_output() -> None:
+    """Write into nothing from now on: the reader, head for example, has seen enough."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def say(text: object, style: str = "") -> None:
