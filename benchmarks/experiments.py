@@ -21,7 +21,8 @@ from datetime import date
 from pathlib import Path
 
 from benchmarks.trainings import TABLES, Experiment
-from resnet_cifar100.analysis.compare import HEAD, Group, Run, compare, group_rows, mean_and_spread
+from resnet_cifar100.analysis.compare import HEAD, group_rows, mean_and_spread, write_comparison
+from resnet_cifar100.analysis.groups import Group, Run, letters
 from resnet_cifar100.cli.screen import say
 from resnet_cifar100.engine.record import RunRecord, load_record
 from resnet_cifar100.markdown import SYNTHETIC_WARNING, code, markdown_table
@@ -121,7 +122,8 @@ def write_page(name: str, jobs: Sequence[Job], out: Path, more: Sequence[str]) -
     With `more` flags than the table has, docs keep what they have.
     """
     order = list(TABLES[name])
-    groups = []
+    groups: list[Group] = []
+    letter = letters()
     for experiment in order:
         runs = []
         for job in jobs:
@@ -129,9 +131,9 @@ def write_page(name: str, jobs: Sequence[Job], out: Path, more: Sequence[str]) -
                 dataclasses.replace(result, config=result.config.without_folders()).save(job.record)
                 runs.append(Run(job.record, result))
         if runs:
-            groups.append(Group(experiment.name, tuple(runs)))
-    if len(folders := [run.folder for group in groups for run in group.runs]) > 1:
-        compare(folders, out)
+            groups.append(Group(next(letter), experiment.name, tuple(runs)))
+    if sum(len(group.runs) for group in groups) > 1:
+        write_comparison(groups, out)
     if groups:
         table = _table(order, groups)
         is_real = all(run.record.title != "SYNTHETIC" for group in groups for run in group.runs)
@@ -163,18 +165,18 @@ def _table(experiments: Sequence[Experiment], groups: Sequence[Group]) -> str:
     baseline = experiments[0]
     sizes_differ = len({run.record.parameters for group in groups for run in group.runs}) > 1
     rows = []
-    for group, (name, *cells) in zip(groups, group_rows(groups), strict=True):
+    for group, (_, *cells) in zip(groups, group_rows(groups), strict=True):
         held_out = [
             max(epoch["val/top1"] for epoch in run.record.history.epochs)
             for run in group.runs
             if run.record.history.held_out == "val"
         ]
-        own = flags[name].removeprefix(f"{baseline.flags} ")
+        own = flags[group.name].removeprefix(f"{baseline.flags} ")
         if groups[0].name != baseline.name:
             cells[2:4] = "", ""
         size = f"{group.runs[0].record.parameters / 1e6:.2f} M" if sizes_differ else ""
         val_top1 = mean_and_spread(held_out) if held_out else ""
-        rows.append((name, code(own), size, *cells, val_top1))
+        rows.append((group.name, code(own), size, *cells, val_top1))
     head = [f"Against {baseline.name}" if column == "Against A" else column for column in HEAD[1:]]
     head = ["Experiment", "Flags", "Parameters", *head, "Val top-1, highest"]
     columns = [(name, *cells) for name, *cells in zip(head, *rows, strict=True) if any(cells)]

@@ -8,7 +8,7 @@ import pytest
 from benchmarks import experiments
 from benchmarks.experiments import _table, jobs_of, main, with_table
 from benchmarks.trainings import TABLES, Experiment
-from resnet_cifar100.analysis.compare import Group, Run
+from resnet_cifar100.analysis.groups import Group, Run
 from resnet_cifar100.cli.train import _training_settings
 from resnet_cifar100.engine.record import load_record
 
@@ -45,7 +45,7 @@ def test_every_record_has_the_settings_of_its_row(name):
 def test_the_flags_of_a_row_are_words_of_its_experiment(name):
     folder = Path("records/2026-11-23_fast-seed0")
     run = Run(folder, load_record(folder))
-    groups = [Group(experiment.name, (run,)) for experiment in TABLES[name]]
+    groups = [Group("A", experiment.name, (run,)) for experiment in TABLES[name]]
     for experiment, row in zip(
         TABLES[name], _table(TABLES[name], groups).splitlines()[2:], strict=True
     ):

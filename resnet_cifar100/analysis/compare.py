@@ -1,68 +1,31 @@
 """Runs side by side: which settings differ, what each reached, and whether that is chance."""
 
-import dataclasses
-import itertools
 import json
 import statistics
-import string
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from resnet_cifar100.analysis.figures import comparison_size, draw_comparison, draw_top1
+from resnet_cifar100.analysis.groups import (
+    Group,
+    Run,
+    differing_settings,
+    group_runs,
+    settings_of,
+)
 from resnet_cifar100.analysis.material import Figures, clear_report
 from resnet_cifar100.analysis.significance import p_value
 from resnet_cifar100.analysis.webpage import render_page
 from resnet_cifar100.engine.advice import held_out_top1, top1_gap
-from resnet_cifar100.engine.record import RunRecord, load_record
+from resnet_cifar100.engine.record import load_record
 from resnet_cifar100.errors import CheckpointError, ConfigError
 from resnet_cifar100.markdown import SYNTHETIC_WARNING, code, duration, markdown_table, plain
 from resnet_cifar100.storage import replace_file
 
-# Neither the seed nor these make a different experiment of a run.
-_INCIDENTAL = {
-    *("seed", "recipe", "checkpoint_path", "log_file", "dataset", "data_dir", "data_url"),
-    *("device", "num_threads", "checkpoint_minutes", "keep_checkpoints", "log_steps"),
-    "max_hours",
-    "tensorboard",
-}
-
-
-@dataclass(frozen=True)
-class Run:
-    """A run and its folder."""
-
-    folder: Path
-    record: RunRecord
-
-    @property
-    def top1(self) -> float | None:
-        """Test top-1 of the final weights as a fraction; None for a run that is not finished."""
-        result = self.record.result
-        return float(result["test/top1"]) if result else None
-
-
-@dataclass(frozen=True)
-class Group:
-    """Runs that differ in nothing but their seeds."""
-
-    name: str  # the settings that tell it from the others
-    runs: tuple[Run, ...]
-
-    @property
-    def top1(self) -> list[float]:
-        """Test top-1 of each finished run."""
-        return [run.top1 for run in self.runs if run.top1 is not None]
-
-    @property
-    def counted(self) -> tuple[Run, ...]:
-        """Its finished runs; where none is, all of them."""
-        return tuple(run for run in self.runs if run.top1 is not None) or self.runs
-
 
 def compare(folders: Sequence[Path], out: Path) -> list[Group]:
-    """Write report.md, report.html and compare.json of the runs in `folders` to `out`.
+    """Group the runs in `folders` by their settings, and write what compares the groups to `out`.
 
     Raises:
         CheckpointError: for a folder without the record of a run, or without a finished epoch.
@@ -73,12 +36,18 @@ def compare(folders: Sequence[Path], out: Path) -> list[Group]:
     runs = [Run(folder, load_record(folder)) for folder in folders]
     _check(runs)
     groups = group_runs(runs)
+    write_comparison(groups, out)
+    return groups
+
+
+def write_comparison(groups: Sequence[Group], out: Path) -> None:
+    """Write report.md, report.html and compare.json of the groups, of one data set, to `out`."""
     clear_report(out)
     replace_file(out / "compare.json", json.dumps(_facts(groups), indent=2) + "\n")
-    markdown = _render(groups, Figures(out, is_synthetic=runs[0].record.title == "SYNTHETIC"))
+    is_synthetic = groups[0].runs[0].record.title == "SYNTHETIC"
+    markdown = _render(groups, Figures(out, is_synthetic=is_synthetic))
     replace_file(out / "report.md", markdown)
     replace_file(out / "report.html", render_page(markdown, out))
-    return groups
 
 
 def _check(runs: Sequence[Run]) -> None:
@@ -93,24 +62,6 @@ def _check(runs: Sequence[Run]) -> None:
         for other in runs[:index]:
             if run.record.history == other.record.history:
                 raise ConfigError(f"{other.folder} and {run.folder} are the same run")
-
-
-def group_runs(runs: Sequence[Run]) -> list[Group]:
-    """Return the runs by settings, in the order of their first runs, named A, B and so on."""
-    groups: dict[str, list[Run]] = {}
-    for run in runs:
-        groups.setdefault(json.dumps(_settings(run.record), default=str), []).append(run)
-    firsts = [members[0].record for members in groups.values()]
-    return [
-        Group(f"{letter}: {name}", tuple(members))
-        for letter, name, members in zip(_letters(), _names(firsts), groups.values(), strict=False)
-    ]
-
-
-def differing_settings(records: Sequence[RunRecord]) -> list[str]:
-    """Return the names of the settings, and of the data set, that are not the same in all."""
-    settings = [_settings(record) for record in records]
-    return [name for name in settings[0] if len({str(one[name]) for one in settings}) > 1]
 
 
 def mean_and_spread(values: Sequence[float]) -> str:
@@ -134,7 +85,7 @@ def group_rows(groups: Sequence[Group]) -> list[tuple[str, ...]]:
             ahead = f"{100 * (statistics.mean(group.top1) - statistics.mean(first.top1)):+.2f}"
         rows.append(
             (
-                group.name,
+                group.title,
                 str(len(group.counted)),
                 mean_and_spread(group.top1),
                 ahead,
@@ -149,42 +100,10 @@ def group_rows(groups: Sequence[Group]) -> list[tuple[str, ...]]:
 HEAD = ("Settings", "Runs", "Test top-1", "Against A", "p", "Gap", "Time")
 
 
-def _settings(record: RunRecord) -> dict[str, Any]:
-    values = {"data set": record.title, **dataclasses.asdict(record.config)}
-    words = {
-        name: " ".join(map(str, v)) or "none" for name, v in values.items() if isinstance(v, tuple)
-    }
-    return {name: v for name, v in {**values, **words}.items() if name not in _INCIDENTAL}
-
-
-def _letters() -> Iterator[str]:
-    """Yield A, B, ..., Z, AA, AB, ..."""
-    for length in itertools.count(1):
-        yield from map("".join, itertools.product(string.ascii_uppercase, repeat=length))
-
-
-def _names(firsts: Sequence[RunRecord]) -> list[str]:
-    """Return a few words for each group: its recipe where no two share one, else its settings."""
-    recipes = [f"recipe {record.config.recipe}" for record in firsts]
-    if len(set(recipes)) == len(firsts):
-        return recipes
-    every = differing_settings(firsts)
-    own = [every, *(differing_settings([firsts[0], record]) for record in firsts[1:])]
-    for most in range(2, max(2, len(every)) + 1):
-        names = [
-            ", ".join(f"{name} {_settings(record)[name]}" for name in names[:most])
-            + (", ..." if len(names) > most else "")
-            for names, record in zip(own, firsts, strict=True)
-        ]
-        if len(set(names[1:])) == len(names) - 1:
-            break
-    return [recipes[0] if len(every) > 2 else names[0], *names[1:]]
-
-
 def _facts(groups: Sequence[Group]) -> list[dict[str, Any]]:
     return [
         {
-            "name": group.name,
+            "name": group.title,
             "dataset": group.runs[0].record.title,
             "runs": [str(run.folder) for run in group.counted],
             "seeds": [run.record.config.seed for run in group.counted],
@@ -200,10 +119,10 @@ def _facts(groups: Sequence[Group]) -> list[dict[str, Any]]:
 def _render(groups: Sequence[Group], figures: Figures) -> str:
     runs = [run for group in groups for run in group.runs]
     title = runs[0].record.title
-    drawn = [(group.name, [run.record for run in group.counted]) for group in groups]
+    drawn = [(group.title, [run.record for run in group.counted]) for group in groups]
     curves = figures.add(
         "curves",
-        "Held-out top-1 of the runs over epochs",
+        "Top-1 of the runs on held-out or test images over epochs",
         comparison_size(len(groups)),
         lambda figure: draw_comparison(figure, drawn),
     )
@@ -211,7 +130,7 @@ def _render(groups: Sequence[Group], figures: Figures) -> str:
         "top1",
         "Test top-1 of every finished run",
         (12, 1.1 + 0.32 * len(groups)),
-        lambda figure: draw_top1(figure, [(group.name, group.top1) for group in groups]),
+        lambda figure: draw_top1(figure, [(group.title, group.top1) for group in groups]),
     )
     rows = [(plain(name), *figures_of) for name, *figures_of in group_rows(groups)]
     parts = [
@@ -231,7 +150,7 @@ def _render(groups: Sequence[Group], figures: Figures) -> str:
         "## Settings that differ\n",
         _difference_table(groups),
         "## Runs\n",
-        _run_table(runs),
+        _run_table(groups),
     ]
     return "\n".join(part for part in parts if part)
 
@@ -240,13 +159,14 @@ def cautions(groups: Sequence[Group]) -> list[str]:
     """Return what the table does not show: unfinished runs, many tests, other machines."""
     lines = []
     for group in groups:
-        letter = group.name.split(":")[0]
         seeds = [run.record.config.seed for run in group.counted]
         if unfinished := sum(run.top1 is None for run in group.runs):
             what = "which do not count" if group.top1 else "shown as far as they went"
-            lines.append(f"{letter}: {unfinished} not finished, {what}.")
+            lines.append(f"{group.letter}: {unfinished} not finished, {what}.")
         if len(set(seeds)) < len(seeds):
-            lines.append(f"{letter}: seeds are taken more than once, so its spread is too small.")
+            lines.append(
+                f"{group.letter}: seeds are taken more than once, so its spread is too small."
+            )
     tests = sum(p_value(groups[0].top1, group.top1) is not None for group in groups[1:])
     if tests > 1:
         lines.append(
@@ -266,14 +186,16 @@ def _difference_table(groups: Sequence[Group]) -> str:
     names = differing_settings(records)
     if not names:
         return "None but the seed.\n"
-    rows = [(code(name), *(code(_settings(record)[name]) for record in records)) for name in names]
-    letters = [group.name.split(":")[0] for group in groups]
-    return markdown_table(["Setting", *letters], rows)
+    rows = [
+        (code(name), *(code(settings_of(record)[name]) for record in records)) for name in names
+    ]
+    return markdown_table(["Setting", *(group.letter for group in groups)], rows)
 
 
-def _run_table(runs: Sequence[Run]) -> str:
+def _run_table(groups: Sequence[Group]) -> str:
     rows = [
         (
+            group.letter,
             plain(run.folder.resolve().name),
             run.record.config.seed,
             plain(run.record.status) if run.top1 is None else f"{run.top1:.2%}",
@@ -284,7 +206,8 @@ def _run_table(runs: Sequence[Run]) -> str:
             plain(run.record.environments[-1].get("gpu") or run.record.environments[-1].get("cpu")),
             code(str(run.record.environments[-1].get("commit"))[:10]),
         )
-        for run in runs
+        for group in groups
+        for run in group.runs
     ]
-    head = ["Run", "Seed", "Test top-1", "Highest on the way", "Train top-1", "Epochs"]
+    head = ["Group", "Run", "Seed", "Test top-1", "Highest on the way", "Train top-1", "Epochs"]
     return markdown_table([*head, "Training time", "Hardware", "Commit"], rows)

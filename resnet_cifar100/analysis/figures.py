@@ -63,6 +63,8 @@ def draw_comparison(figure: Figure, groups: Sequence[tuple[str, Sequence[RunReco
     over epochs, beside the first of them.
     """
     every = [record for _, records in groups for record in records]
+    splits = {record.history.held_out for record in every}
+    title = f"{splits.pop().title() if len(splits) == 1 else 'Held-out'} top-1 by epoch"
     if len(groups) > MOST_LINES:
         panels = figure.subplots(
             math.ceil(len(groups) / PANEL_COLUMNS), PANEL_COLUMNS, sharex=True, sharey=True
@@ -80,7 +82,7 @@ def draw_comparison(figure: Figure, groups: Sequence[tuple[str, Sequence[RunReco
                 axes.tick_params(labelbottom=True)
                 axes.set_xlabel("epoch")
         panels[0, 0].set_ylim(bottom=0)
-        figure.suptitle("Held-out top-1 by epoch, each beside A", fontsize=11)
+        figure.suptitle(f"{title}, each beside A", fontsize=11)
         return
     by_epoch, by_time = figure.subplots(1, 2, sharey=True)
     for index, (name, records) in enumerate(groups):
@@ -91,7 +93,7 @@ def draw_comparison(figure: Figure, groups: Sequence[tuple[str, Sequence[RunReco
         style["marker"] = "o" if len(ends) <= FEW_EPOCHS else ""
         by_epoch.plot(ends, top1, ms=3, label=name, **style)
         by_time.plot(minutes, top1, ms=3, **style)
-    _epoch_axis(by_epoch, every, "Held-out top-1 by epoch", "top-1, %")
+    _epoch_axis(by_epoch, every, title, "top-1, %")
     by_time.set_title("and by training time")
     by_time.set_xlabel("minutes of training")
     by_time.grid()

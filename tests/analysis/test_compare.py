@@ -8,14 +8,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
-from resnet_cifar100.analysis.compare import (
-    Run,
-    compare,
-    differing_settings,
-    group_rows,
-    group_runs,
-)
+from resnet_cifar100.analysis.compare import compare, group_rows
 from resnet_cifar100.analysis.figures import comparison_size, draw_comparison, draw_top1
+from resnet_cifar100.analysis.groups import Run, differing_settings, group_runs
 from resnet_cifar100.analysis.significance import p_value
 from resnet_cifar100.cli import main
 from resnet_cifar100.engine.advice import held_out_top1
@@ -49,7 +44,7 @@ def runs_of(folders):
 
 def test_runs_that_differ_in_their_seeds_alone_are_one_group():
     groups = group_runs(runs_of([*FAST, *QUICK]))
-    assert [group.name for group in groups] == ["A: recipe fast", "B: recipe quick"]
+    assert [group.title for group in groups] == ["A: recipe fast", "B: recipe quick"]
     assert [len(group.runs) for group in groups] == [3, 3]
     assert groups[0].top1 == [0.7591, 0.76, 0.7585]
 
@@ -58,7 +53,7 @@ def test_a_group_is_named_by_how_it_differs_from_the_first():
     first, second, third = runs_of(FAST)
     second.record.config = dataclasses.replace(second.record.config, weight_decay=0.1)
     third.record.config = dataclasses.replace(third.record.config, dropout=0.2, weight_decay=0.1)
-    names = [group.name for group in group_runs([first, second, third])]
+    names = [group.title for group in group_runs([first, second, third])]
     assert names == [
         "A: dropout 0.0, weight_decay 0.0005",
         "B: weight_decay 0.1",
@@ -140,7 +135,7 @@ def test_a_seed_taken_twice_is_pointed_out(tmp_path, capsys):
 
 def test_groups_never_share_a_name():
     groups = group_runs(runs_of(sorted(path.parent for path in RECORDS.glob("*/run.json"))))
-    names = [group.name.split(": ", 1)[1] for group in groups]
+    names = [group.name for group in groups]
     assert len(set(names)) == len(names)
 
 
