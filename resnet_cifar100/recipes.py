@@ -13,15 +13,15 @@ def reference() -> Config:
 
     SGD 0.1 with momentum 0.9 and weight decay 5e-4, cosine, 100 epochs of batch 128, crop with
     padding 4, flip. The document has 74.86% at best. `make gpu-table` trains three seeds of it; on
-    two CPU cores with bf16 it would take six hours (computed from its steps, docs/results.md).
+    two Zen 5 cores it would take 5.6 hours (computed from its steps, docs/results.md).
     """
     return Config(recipe="reference", model="resnet44v2", compile=True)
 
 
 def fast() -> Config:
-    """The cheapest way to 75%: 75.76% +- 0.13 test top-1 in nine minutes on two cores with bf16.
+    """The cheapest way to 75%: 75.76% +- 0.13 test top-1 in nine minutes on two cores.
 
-    `python train.py --recipe fast --seed 0`, and 1 and 2: 8:43 to 8:54 min; AMD EPYC,
+    `python train.py --recipe fast --seed 0`, and 1 and 2: 8:43 to 8:54 min; AMD EPYC (Zen 5, bf16),
     records/2026-11-28_fast-gram-muon-seed0 to -seed2. The recipe of the speedrun entry
     NAVIER-STOKED, see models/speednet.py, for a few more epochs.
     """
@@ -76,8 +76,8 @@ def strong() -> Config:
     """Meant to take ResNet44V2 to 80% in the document's 100 epochs; for a GPU. Not measured yet.
 
     TrivialAugment with Cutout, as its authors use it on CIFAR-100 (Mueller and Hutter 2021,
-    https://arxiv.org/abs/2103.10158), and Muon in batches of 512, which learns more in an epoch
-    than SGD (docs/log.md) and fills a GPU. `make gpu-table` trains three seeds of it.
+    https://arxiv.org/abs/2103.10158), and Muon in batches of 512: it learned more in four epochs
+    than an untuned SGD, and larger batches use a GPU better (docs/log.md). `make gpu-table` trains three seeds of it.
     """
     return dataclasses.replace(
         reference(),

@@ -81,7 +81,7 @@ def keep_freed_memory() -> None:
     """Let this process keep freed memory for its next tensors, where glibc manages it.
 
     By default each large tensor is a fresh mapping that the system fills with zeros page by page
-    and takes back at once: a tenth to a sixth of a training step on a CPU.
+    and takes back at once: 6 to 17% of a training step of speednet (docs/log.md).
     """
     m_trim_threshold, m_mmap_max = -1, -4
     with contextlib.suppress(OSError, AttributeError):  # no glibc here, nothing to set

@@ -102,7 +102,7 @@ def _regularise(record: RunRecord) -> Iterator[Advice]:
         f"Train top-1 ends at {record.history.epochs[-1]['train/top1']:.2%}, "
         f"{record.history.held_out} top-1 at {held_out_top1(record)[-1]:.2%}: "
         f"a gap of {100 * gap:.1f} points. In this project's ablation of 50 epochs twice the "
-        "weight decay gained two points, more dropout none."
+        "weight decay gained two points."
     )
     flags = f"--weight-decay {2 * config.weight_decay or 5e-4:g}"
     if config.dropout < 0.3:

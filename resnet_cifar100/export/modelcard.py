@@ -233,7 +233,8 @@ of a photograph means anything.
 _LIMITS = """It knows these classes and nothing else: it will name one of them whatever it is shown.
 Each was learnt from a few hundred photographs of 32 x 32 pixels, collected from the web in 2008,
 with the errors of their labels and their biases; the people among the classes (baby, boy, girl,
-man, woman) above all. Noise, blur and low contrast mislead it. It is a teaching model: nothing
+man, woman) above all. Noise, blur and low contrast easily mislead
+such networks. It is a teaching model: nothing
 should depend on it, least of all a decision about a person.
 """
 

@@ -1,4 +1,4 @@
-"""ONNX files in 8-bit integers: a quarter of the size, and more than twice the speed on a CPU."""
+"""ONNX files in 8-bit integers: a quarter of the size, and 2.8 times the speed of PyTorch with VNNI."""
 
 import itertools
 import tempfile
