@@ -169,7 +169,7 @@ def _table(experiments: Sequence[Experiment], groups: Sequence[Group]) -> str:
         held_out = [
             max(epoch["val/top1"] for epoch in run.record.history.epochs)
             for run in group.runs
-            if run.record.history.held_out == "val"
+            if run.record.history.split == "val"
         ]
         own = flags[group.name].removeprefix(f"{baseline.flags} ")
         if groups[0].name != baseline.name:

@@ -19,6 +19,7 @@ from resnet_cifar100.engine.schedule import image_size_at
 from resnet_cifar100.engine.state import TrainState, create_state
 from resnet_cifar100.engine.step import train_step, warm_up
 from resnet_cifar100.models.summary import summarize
+from resnet_cifar100.parallel import world_size
 from resnet_cifar100.runtime import create_runtime
 
 
@@ -29,6 +30,9 @@ def ready_state(
     """Return a state that has compiled all it needs, and its loader; made once in a process.
 
     A layout other than that of `train.py` is for runs that are not compiled.
+
+    Raises:
+        RuntimeError: where a GPU does not capture the step.
     """
     runtime = create_runtime(config)
     loader = TrainLoader(training_split().to(runtime.device), config)
@@ -37,7 +41,10 @@ def ready_state(
         state.model.to(memory_format=layout)
         state.preprocess.register_forward_hook(lambda _module, _inputs, images: images.contiguous())
     if runtime.is_compiled or runtime.device.type == "cuda":
-        say(warm_up(state, *next(loader.batches(0))))  # it tells where a GPU captures no graph
+        note = warm_up(state, *next(loader.batches(0)))
+        say(note)
+        if runtime.device.type == "cuda" and not state.graphs and world_size() == 1:
+            raise RuntimeError(note)  # `train.py` goes on uncaptured; that is not to be timed
     state.model.train()
     return state, loader
 

@@ -8,6 +8,8 @@ import argparse
 import dataclasses
 import json
 import re
+import sys
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
@@ -78,7 +80,10 @@ Maker = Callable[[Asked], Iterator[Table]]
 
 
 def main(makers: Mapping[str, Maker], argv: Sequence[str] | None = None) -> None:
-    """Make the tables that the command line asks for, print them, and write them to --out."""
+    """Make the tables that the command line asks for, print them, and write them to --out.
+
+    One that fails does not keep the others from being made; the exit code is 1 then.
+    """
     flags = _parser(makers).parse_args(argv)
     out: Path | None = flags.out
     if out is None and len(makers) > 1:
@@ -88,15 +93,23 @@ def main(makers: Mapping[str, Maker], argv: Sequence[str] | None = None) -> None
     asked = _asked(flags, tables)
     # One network is compiled for many sizes; at its limit torch would go on eager, unasked.
     with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
+        failed = []
         for name in flags.only or _usual(makers, flags.device):
-            for table in makers[name](asked):
-                table.environment = environment()
-                tables[table.name] = table
-                say(f"\n{table.markdown()}")
-                if out:
-                    write_tables(out, tables)
+            try:
+                for table in makers[name](asked):
+                    table.environment = environment()
+                    tables[table.name] = table
+                    say(f"\n{table.markdown()}")
+                    if out:
+                        write_tables(out, tables)
+            except Exception:  # whatever it is, hours of measuring may be left
+                traceback.print_exc()
+                failed.append(name)
     if out:
         say(f"Written to {out}/")
+    if failed:
+        say(f"Failed: {', '.join(failed)}. Again with: --only {','.join(failed)}")
+        sys.exit(1)
 
 
 def read_tables(out: Path | None) -> dict[str, Table]:
@@ -134,7 +147,8 @@ def render(tables: Sequence[Table]) -> str:
 
 def _parser(makers: Mapping[str, Maker]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Measure, print tables of ratios, write --out.")
-    parser.add_argument("--device", choices=list(ROUNDS), default="cpu")
+    fastest = "cuda" if torch.cuda.is_available() else "cpu"
+    parser.add_argument("--device", choices=list(ROUNDS), default=fastest)
     parser.add_argument("--out", type=Path, help="folder for result.json and README.md")
     parser.add_argument("--rounds", type=int, help="rounds in which the variants take turns")
     parser.add_argument("--turn-seconds", type=float, default=0.5, help="at least so long a turn")

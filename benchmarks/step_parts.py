@@ -13,7 +13,7 @@ from benchmarks.measure import mean_of_turns, seconds_per_piece, take_turns
 from benchmarks.our_loop import endless, forget, ready_state, step_block
 from benchmarks.page import Asked, Table, main
 from resnet_cifar100.config import Config
-from resnet_cifar100.data.augment import step_generator
+from resnet_cifar100.data.augment import seeded_generator
 from resnet_cifar100.data.loader import TrainLoader
 from resnet_cifar100.data.transforms import resize
 from resnet_cifar100.engine.step import set_lr
@@ -57,7 +57,7 @@ def part_pieces(config: Config, image_size: int) -> dict[str, Callable[[], objec
 
     pieces = {
         "crops": lambda: next(crops),
-        "augment": lambda: loader.augment.change(images, step_generator(0)),
+        "augment": lambda: loader.augment.change(images, seeded_generator(0)),
         "normalise": lambda: state.preprocess(floats, image_size),
         "network": network,
         "optimizers": optimizers,

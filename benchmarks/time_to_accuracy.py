@@ -94,11 +94,12 @@ def key_of(asked: Asked) -> dict[str, Any]:
     """Return all that seeds of one table share: settings, device, commit and version of torch."""
     settings = json.loads(settings_of(asked, seed=0).to_json())
     device = describe_device(choose_device(asked.device))
-    commit = environment()["commit"]
+    here = environment()
     return {
         "settings": settings,
         "device": device,
-        "commit": commit,
+        "commit": here["commit"],
+        "uncommitted_changes": here["uncommitted_changes"],
         "torch": str(torch.__version__),
     }
 

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from resnet_cifar100.config import Config, ModelConfig
+from resnet_cifar100.constants import IMAGE_SIZE
 from resnet_cifar100.data.transforms import Preprocess
 from resnet_cifar100.errors import CheckpointError
 from resnet_cifar100.models.factory import Model, create_model
@@ -27,6 +28,7 @@ from resnet_cifar100.storage import check_header, check_zip, replace_with_checks
 
 FORMAT = 1
 _PROVENANCE = {"dataset", "metrics", "config", "environment"}
+_BLACK = torch.zeros(1, 3, IMAGE_SIZE, IMAGE_SIZE, dtype=torch.uint8)
 CLASS_MEANS = "calibration.class_means"  # the one tensor in a file that is not the network's
 
 
@@ -93,7 +95,7 @@ def save_bundle(bundle: Bundle, *paths: Path) -> None:
     replace_with_checksum(buffer.getvalue(), *paths)
 
 
-def save_shipped(bundle: Bundle, path: Path, dtype: torch.dtype = torch.float16) -> None:
+def save_safetensors(bundle: Bundle, path: Path, dtype: torch.dtype = torch.float16) -> None:
     """Write `bundle` as .safetensors, its weights in `dtype`, and NAME.sha256 beside it.
 
     Raises:
@@ -109,7 +111,7 @@ def dtype_of(path: Path) -> torch.dtype:
     return torch.float32 if "F32" in kinds else torch.float16
 
 
-def to_safetensors(bundle: Bundle, dtype: torch.dtype = torch.float32) -> bytes:
+def to_safetensors(bundle: Bundle, dtype: torch.dtype) -> bytes:
     """Return `bundle` as the content of a .safetensors file, its weights in `dtype`."""
     weights = {
         name: t.to(dtype) if t.is_floating_point() else t for name, t in _weights(bundle).items()
@@ -146,6 +148,8 @@ def load_bundle(path: Path) -> Bundle:
         )
         if not len(fine) == len(groups) == model_config.num_classes:
             raise CheckpointError(f"{path} names {len(fine)} of {model_config.num_classes} classes")
+        if not all(isinstance(name, str) for name in (*fine, *coarse)):
+            raise CheckpointError(f"{path} names its classes by something other than words")
         if not set(groups) <= set(range(len(coarse))):
             raise CheckpointError(f"{path} has classes of superclasses that it does not name")
         if unsaid := _PROVENANCE - content["provenance"].keys():
@@ -156,7 +160,7 @@ def load_bundle(path: Path) -> Bundle:
             class_means=None if class_means is None else class_means.float(),
         )
         _check_calibration(calibration, model)
-        return Bundle(
+        bundle = Bundle(
             model_config=model_config,
             model=model,
             preprocess=Preprocess(model_config.image_size, content["mean"], content["std"]),
@@ -166,6 +170,9 @@ def load_bundle(path: Path) -> Bundle:
             provenance=content["provenance"],
             calibration=calibration,
         )
+        if not bool(bundle.logits(_BLACK).isfinite().all()):
+            raise ValueError("its answers are not finite numbers")
+        return bundle
     except (KeyError, TypeError, AttributeError, RuntimeError, ValueError, OverflowError) as error:
         raise CheckpointError(
             f"{path} is not a best_model.pth of this project ({error})"

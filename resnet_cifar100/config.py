@@ -218,7 +218,7 @@ class Config:
         """
         try:
             values: dict[str, Any] = dict(json.loads(text))
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise ConfigError(f"the settings are not a JSON object: {error}") from error
         fields = {field.name: field for field in dataclasses.fields(cls)}
         if unknown := sorted(values.keys() - fields.keys()):

@@ -77,7 +77,8 @@ def strong() -> Config:
 
     TrivialAugment with Cutout, as its authors use it on CIFAR-100 (Mueller and Hutter 2021,
     https://arxiv.org/abs/2103.10158), and Muon in batches of 512: it learned more in four epochs
-    than an untuned SGD, and larger batches use a GPU better (docs/log.md). `make gpu-table` trains three seeds of it.
+    than an untuned SGD, and larger batches use a GPU better (docs/log.md). `make gpu-table`
+    trains three seeds of it.
     """
     return dataclasses.replace(
         reference(),
@@ -188,6 +189,8 @@ def shortened(recipe: Config, epochs: int) -> Config:
 def training_command(config: Config) -> str:
     """Return the command that trains with these settings: a recipe, and what differs from it."""
     recipe = RECIPES.get(config.recipe, reference)()  # a record may be older than its recipe's end
+    if config.epochs < recipe.epochs:  # then the command line shortens more than --epochs
+        recipe = dataclasses.replace(shortened(recipe, config.epochs), epochs=recipe.epochs)
     config = dataclasses.replace(config, recipe=recipe.recipe)
     words = ["--recipe", recipe.recipe]
     for field in dataclasses.fields(config):

@@ -45,7 +45,7 @@ class Runtime:
 
 
 def create_runtime(config: Config) -> Runtime:
-    """Choose the device, seed torch's generators and set the process-wide switches.
+    """Choose the device and set the process-wide switches.
 
     Raises:
         ConfigError: for a device that this machine does not have.
@@ -59,7 +59,6 @@ def create_runtime(config: Config) -> Runtime:
     if world_size() > 1:
         notes.append(f"{world_size()} processes, each with its share of every batch.")
     keep_freed_memory()
-    torch.manual_seed(config.seed)
     torch.set_float32_matmul_precision("high")  # TF32 on a GPU; no effect on a CPU
     torch.backends.cudnn.benchmark = True
     torch._dynamo.config.recompile_limit = 256  # one program for each size of images
@@ -102,7 +101,7 @@ def choose_device(name: str) -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = local_device(torch.device(name))
-        torch.empty(1, device=device)
+        torch.empty(1, device=device).item()  # which meta cannot
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ConfigError(f"--device must be one that this machine has, got {name}") from error
     return device

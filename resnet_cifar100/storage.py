@@ -15,8 +15,8 @@ from pathlib import Path
 
 from resnet_cifar100.errors import CheckpointError
 
-# Bytes of names and shapes in front of the values; the deepest network here has 0.3 MB of them.
-MOST_HEADER = 1 << 20
+# Of names and shapes in front of the values, or a pickle; the deepest network here has 0.3 MB.
+MAX_HEADER_BYTES = 1 << 20
 
 
 def write_durably(path: Path, content: bytes) -> None:
@@ -59,7 +59,9 @@ def replace_csv(path: Path, rows: Iterable[Iterable[object]]) -> None:
 
 
 def replace_with_checksum(content: bytes, *paths: Path) -> None:
-    """The same for several, each with NAME.sha256 beside: rather none than that of other content.
+    """Write `content` to each of `paths` as `replace_file` does, with NAME.sha256 beside it.
+
+    A kill in between leaves no checksum, never that of other content.
 
     Raises:
         CheckpointError: as above.
@@ -125,7 +127,7 @@ def check_zip(path: Path) -> None:
     is_packed = any(entry.compress_type != zipfile.ZIP_STORED for entry in entries)
     unpacked = sum(entry.file_size for entry in entries)
     pickled = sum(entry.file_size for entry in entries if entry.filename.endswith(".pkl"))
-    if not is_zip or is_packed or unpacked > path.stat().st_size or pickled > MOST_HEADER:
+    if not is_zip or is_packed or unpacked > path.stat().st_size or pickled > MAX_HEADER_BYTES:
         raise ValueError(f"{path} is not as torch.save writes it")
 
 
@@ -135,7 +137,7 @@ def check_header(start: bytes) -> None:
     Raises:
         ValueError: where its header is longer than any network here needs.
     """
-    if int.from_bytes(start[:8], "little") > MOST_HEADER:
+    if int.from_bytes(start[:8], "little") > MAX_HEADER_BYTES:
         raise ValueError("its header is too long")
 
 

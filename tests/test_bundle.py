@@ -11,7 +11,7 @@ from resnet_cifar100.bundle import (
     dtype_of,
     load_bundle,
     save_bundle,
-    save_shipped,
+    save_safetensors,
 )
 from resnet_cifar100.config import Config, ModelConfig
 from resnet_cifar100.constants import FINE_TO_COARSE
@@ -108,7 +108,7 @@ def test_a_file_that_cannot_be_replaced_is_left_alone(bundle, tmp_path):
 def test_shipped_weights_are_half_the_size_and_predict_the_same_up_to_fp16(bundle, tmp_path):
     save_bundle(bundle, tmp_path / "whole.pth")
     path = tmp_path / "half.safetensors"
-    save_shipped(bundle, path)
+    save_safetensors(bundle, path)
     assert path.stat().st_size < 0.6 * (tmp_path / "whole.pth").stat().st_size
     line = (tmp_path / "half.safetensors.sha256").read_text()
     assert line == f"{sha256_of(path.read_bytes())}  half.safetensors\n"
@@ -121,7 +121,7 @@ def test_shipped_weights_are_half_the_size_and_predict_the_same_up_to_fp16(bundl
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
 def test_a_file_tells_the_type_of_its_weights(dtype, bundle, tmp_path):
-    save_shipped(bundle, tmp_path / "some.safetensors", dtype)
+    save_safetensors(bundle, tmp_path / "some.safetensors", dtype)
     assert dtype_of(tmp_path / "some.safetensors") == dtype
 
 
@@ -153,7 +153,7 @@ def test_the_weights_of_the_repository_name_real_pictures(name, real_data_dir):
     assert float(top1) == pytest.approx(SHIPPED[name], abs=0.02)
 
 
-@pytest.mark.parametrize("save", [save_bundle, save_shipped])
+@pytest.mark.parametrize("save", [save_bundle, save_safetensors])
 def test_a_calibration_survives_the_disk(bundle, tmp_path, save):
     means = torch.nn.functional.normalize(torch.randn(100, 64), dim=1).half().float()
     calibration = Calibration(0.5, 0.25, "a test", means)

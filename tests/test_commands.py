@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from resnet_cifar100.analysis.calibration import fit_calibration, fit_class_means
-from resnet_cifar100.bundle import dtype_of, load_bundle, save_shipped
+from resnet_cifar100.bundle import dtype_of, load_bundle, save_safetensors
 from resnet_cifar100.cli import main
 from resnet_cifar100.cli.measure import default_checkpoint
 from resnet_cifar100.config import BEST_MODEL, SHIPPED_MODEL
@@ -68,7 +68,7 @@ def test_calibrate_writes_into_weights_that_have_learned_all_images(
     config = dataclasses.replace(tiny_config, epochs=1, seed=1)
     fit(config, tiny_dataset, tmp_path / "whole", console)
     path = tmp_path / "whole.safetensors"
-    save_shipped(load_bundle(config.checkpoint_path), path)
+    save_safetensors(load_bundle(config.checkpoint_path), path)
     before = load_bundle(path)
     assert main(["calibrate", "--held-out", str(held_out), "--checkpoint-path", str(path)]) == 0
     after, source = load_bundle(path), load_bundle(held_out)

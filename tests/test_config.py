@@ -197,7 +197,7 @@ def test_unknown_settings_are_refused_by_name():
     [
         *("", "{", "[1]", "3", '{"epochs": "ten"}', '{"log_file": 3}'),
         *('{"early_sizes": 20}', '{"early_sizes": ["a"], "early_shares": [0.5]}'),
-        *('{"teacher": 3}', '{"augment": 3}', '{"augment": [3]}'),
+        *('{"teacher": 3}', '{"augment": 3}', '{"augment": [3]}', "[" * 100_000),
     ],
 )
 def test_what_is_not_a_json_object_of_settings_is_refused(text):

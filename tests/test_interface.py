@@ -34,7 +34,7 @@ def trained(tmp_path_factory, tiny_data_dir):
         REPOSITORY / "train.py",
         *("--recipe", "smoke", "--dataset", "synthetic"),
         *("--train-size", 200, "--val-size", 200),
-        *("--data-dir", tiny_data_dir),
+        *("--data-dir", tiny_data_dir, "--data-url", "https://me:secret@mirror.example/c.tar.gz"),
         cwd=folder,
     )
     assert done.returncode == 0, done.stdout + done.stderr
@@ -47,6 +47,14 @@ def test_training_leaves_the_files_of_the_users_document_where_they_are_named(tr
     assert (folder / "logs.md").read_text().startswith("# Training log")
     (run_dir,) = (folder / "checkpoints").glob("*_smoke_*")
     assert (run_dir / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_password_of_an_address_is_written_nowhere(trained):
+    folder, output = trained
+    contents = [path.read_bytes() for path in folder.rglob("*") if path.is_file()]
+    assert any(b"mirror.example" in content for content in contents)
+    assert not any(b"secret" in content for content in contents)
+    assert "secret" not in output
 
 
 def test_training_ends_with_a_table_the_paths_and_what_to_do_next(trained):

@@ -17,11 +17,12 @@ from resnet_cifar100.recipes import RECIPES, create_recipe, shortened, training_
     "changes",
     [
         {},
+        {"epochs": 4, "warmup_epochs": 3.0},
         {"epochs": 200, "seed": 3, "flip": False, "compile": True, "decay_norms": True},
         {"augment": ("cutout:16", "mixup"), "early_sizes": (), "early_shares": ()},
         {"augment": (), "log_file": Path("a b/c'd.md"), "teacher": Path("t.pth")},
     ],
-    ids=["itself", "numbers", "lists", "paths"],
+    ids=["itself", "fewer epochs", "numbers", "lists", "paths"],
 )
 def test_the_command_of_a_run_asks_for_its_settings(recipe, changes):
     config = dataclasses.replace(create_recipe(recipe), **changes)

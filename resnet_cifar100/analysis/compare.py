@@ -17,7 +17,7 @@ from resnet_cifar100.analysis.groups import (
 from resnet_cifar100.analysis.material import Figures, clear_report
 from resnet_cifar100.analysis.significance import p_value
 from resnet_cifar100.analysis.webpage import render_page
-from resnet_cifar100.engine.advice import held_out_top1, top1_gap
+from resnet_cifar100.engine.advice import measured_top1, top1_gap
 from resnet_cifar100.engine.record import load_record
 from resnet_cifar100.errors import CheckpointError, ConfigError
 from resnet_cifar100.markdown import SYNTHETIC_WARNING, code, duration, markdown_table, plain
@@ -199,7 +199,7 @@ def _run_table(groups: Sequence[Group]) -> str:
             plain(run.folder.resolve().name),
             run.record.config.seed,
             plain(run.record.status) if run.top1 is None else f"{run.top1:.2%}",
-            f"{max(held_out_top1(run.record)):.2%} ({run.record.history.held_out})",
+            f"{max(measured_top1(run.record)):.2%} ({run.record.history.split})",
             f"{run.record.history.epochs[-1]['train/top1']:.2%}",
             len(run.record.history.epochs),
             duration(run.record.history.train_seconds),

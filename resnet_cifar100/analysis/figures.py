@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from resnet_cifar100.analysis.theme import save_figure
-from resnet_cifar100.engine.advice import held_out_top1
+from resnet_cifar100.engine.advice import measured_top1
 from resnet_cifar100.engine.record import RunRecord
 
 CURVES_SIZE = (12.0, 6.8)
@@ -63,7 +63,7 @@ def draw_comparison(figure: Figure, groups: Sequence[tuple[str, Sequence[RunReco
     over epochs, beside the first of them.
     """
     every = [record for _, records in groups for record in records]
-    splits = {record.history.held_out for record in every}
+    splits = {record.history.split for record in every}
     title = f"{splits.pop().title() if len(splits) == 1 else 'Held-out'} top-1 by epoch"
     if len(groups) > MOST_LINES:
         panels = figure.subplots(
@@ -109,7 +109,7 @@ def comparison_size(groups: int) -> tuple[float, float]:
 
 def _mean_curve(records: Sequence[RunRecord]) -> tuple[list[float], list[float]]:
     """Return where the epochs that all have end, and the mean held-out top-1 there, in per cent."""
-    rows = zip(*(held_out_top1(record) for record in records), strict=False)
+    rows = zip(*(measured_top1(record) for record in records), strict=False)
     top1 = [100 * statistics.fmean(of_epoch) for of_epoch in rows]
     return _ends(records[0])[: len(top1)], top1
 
@@ -130,7 +130,7 @@ def _epoch_axis(axes: Axes, records: Sequence[RunRecord], title: str, label: str
 
 
 def _draw_loss(axes: Axes, record: RunRecord) -> None:
-    steps, split = record.history.steps, record.history.held_out
+    steps, split = record.history.steps, record.history.split
     at = [row["step"] / record.steps_per_epoch for row in steps]
     axes.plot(at, [row["train/loss"] for row in steps], lw=1.2, label="train")
     held = [row[f"{split}/loss"] for row in record.history.epochs]
@@ -142,7 +142,7 @@ def _draw_loss(axes: Axes, record: RunRecord) -> None:
 
 
 def _draw_accuracy(axes: Axes, record: RunRecord) -> None:
-    epochs, split = record.history.epochs, record.history.held_out
+    epochs, split = record.history.epochs, record.history.split
     for key, style, colour, label in [
         ("train/top1", "o-", "C0", "train top-1, augmented images"),
         (f"{split}/top1", "o-", "C1", f"{split} top-1"),
@@ -159,7 +159,7 @@ def _draw_accuracy(axes: Axes, record: RunRecord) -> None:
 
 
 def _draw_gap(axes: Axes, record: RunRecord) -> None:
-    split = record.history.held_out
+    split = record.history.split
     gaps = [100 * (row["train/top1"] - row[f"{split}/top1"]) for row in record.history.epochs]
     axes.axhline(0, color="grey", lw=0.8)
     axes.plot(_ends(record), gaps, "o-", ms=3, color="C3")

@@ -148,7 +148,7 @@ def _training(material: Material, figures: Figures) -> str:
         sizes = ", ".join(f"{size}" for size in record.config.early_sizes)
         curves += (
             f"\nThe first epochs train on images of {sizes} pixels, and train top-1 is measured on "
-            f"those; the {record.history.held_out} curve is measured at {record.config.image_size} "
+            f"those; the {record.history.split} curve is measured at {record.config.image_size} "
             "throughout.\n"
         )
     table = epoch_table(record)

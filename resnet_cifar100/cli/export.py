@@ -42,7 +42,7 @@ def export(
         data_dir: Folder that holds cifar-100-python; by default the one that the run used. Without
             the data set, answers are compared on drawings.
     """
-    from resnet_cifar100.bundle import load_bundle, save_shipped, without_folders
+    from resnet_cifar100.bundle import load_bundle, save_safetensors, without_folders
     from resnet_cifar100.export.files import write_card, write_int8, write_onnx
     from resnet_cifar100.runtime import keep_freed_memory
 
@@ -59,7 +59,7 @@ def export(
         _export_page(bundle, out, data_dir)
         return
     if kind == "safetensors":
-        save_shipped(bundle, out)
+        save_safetensors(bundle, out)
         say(f"{out}, {out.stat().st_size / 1e6:.1f} MB")
         return
     write_onnx(bundle, out, data_dir, say)

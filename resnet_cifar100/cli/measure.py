@@ -103,7 +103,7 @@ def calibrate(held_out: Path, checkpoint_path: Path | None = None) -> None:
             one should come from the same recipe.
     """
     from resnet_cifar100.analysis.calibration import fit_calibration, fit_class_means
-    from resnet_cifar100.bundle import dtype_of, load_bundle, save_bundle, save_shipped
+    from resnet_cifar100.bundle import dtype_of, load_bundle, save_bundle, save_safetensors
     from resnet_cifar100.data.cifar100 import training_splits
     from resnet_cifar100.engine.evaluate import load_split
     from resnet_cifar100.runtime import keep_freed_memory
@@ -129,7 +129,7 @@ def calibrate(held_out: Path, checkpoint_path: Path | None = None) -> None:
         calibration = dataclasses.replace(calibration, class_means=means)
     target = dataclasses.replace(target, calibration=calibration)
     if path.suffix == ".safetensors":
-        save_shipped(target, path, dtype_of(path))
+        save_safetensors(target, path, dtype_of(path))
     else:
         save_bundle(target, path)
     limits = f"temperature {calibration.temperature:.3f}"

@@ -11,7 +11,7 @@ import tyro
 from rich.table import Table
 
 from resnet_cifar100.cli.screen import console, python_command, say
-from resnet_cifar100.config import BEST_MODEL, Config
+from resnet_cifar100.config import BEST_MODEL, Config, without_password
 from resnet_cifar100.errors import ConfigError, InterruptedRunError
 from resnet_cifar100.limits import idle_settings
 from resnet_cifar100.recipes import create_recipe, shortened
@@ -54,7 +54,11 @@ def train(argv: Sequence[str]) -> None:
     if dataset.notice:
         say(dataset.notice, style="bold yellow")
     is_synthetic = dataset.title == "SYNTHETIC"
-    config = dataclasses.replace(config, dataset="synthetic" if is_synthetic else "cifar100")
+    config = dataclasses.replace(
+        config,
+        dataset="synthetic" if is_synthetic else "cifar100",
+        data_url=without_password(config.data_url),
+    )
     run_dir = given_dir or new_run_dir(config)
     try:
         record = fit(config, dataset, run_dir, console)

@@ -129,7 +129,7 @@ def cutmix(
     rows = slice(max(0, y - half_height), y + half_height)
     columns = slice(max(0, x - half_width), x + half_width)
     mixed = images.clone()
-    mixed[:, :, rows, columns] = images[others][:, :, rows, columns]
+    mixed[:, :, rows, columns] = images[others, :, rows, columns]
     pasted = mixed[0, 0, rows, columns].numel() / (height * width)
     return mixed, torch.lerp(targets, targets[others], pasted)
 
@@ -140,7 +140,7 @@ def draw_beta(alpha: float, generator: Generator) -> float:
     return float(np.random.default_rng(seed).beta(alpha, alpha))
 
 
-class Choice(NamedTuple):
+class Augmentation(NamedTuple):
     """An augmentation: its function, the strength that it has unless told, and the limits of it."""
 
     apply: Callable[..., Any]
@@ -150,16 +150,16 @@ class Choice(NamedTuple):
 
 
 AUGMENTATIONS = {
-    "cutout": Choice(cutout, 8, 1, 32),
-    "random_erasing": Choice(random_erasing, 0.5, 0, 1),
-    "rotation": Choice(rotation, 15, 0, 180),
-    "color_jitter": Choice(color_jitter, 0.4, 0, 1),
-    "trivial_augment": Choice(trivial_augment, 1, 0, 1),
-    "rand_augment": Choice(rand_augment, 9, 0, 30),
+    "cutout": Augmentation(cutout, 8, 1, 32),
+    "random_erasing": Augmentation(random_erasing, 0.5, 0, 1),
+    "rotation": Augmentation(rotation, 15, 0, 180),
+    "color_jitter": Augmentation(color_jitter, 0.4, 0, 1),
+    "trivial_augment": Augmentation(trivial_augment, 1, 0, 1),
+    "rand_augment": Augmentation(rand_augment, 9, 0, 30),
 }
 MIXTURES = {  # these change images and targets of a batch
-    "mixup": Choice(mixup, 1.0, 0.01, 10),
-    "cutmix": Choice(cutmix, 0.5, 0, 1),
+    "mixup": Augmentation(mixup, 1.0, 0.01, 10),
+    "cutmix": Augmentation(cutmix, 0.5, 0, 1),
 }
 
 
@@ -167,6 +167,9 @@ class Augment:
     """The augmentations of a run, in the order in which they were named: "cutout:16", "mixup".
 
     Of several that mix, each batch takes one.
+
+    Raises:
+        ConfigError: for an unknown name, or a strength outside its limits.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
@@ -197,13 +200,21 @@ class Augment:
         return mixed
 
 
-def step_generator(*numbers: int) -> Generator:
-    """Return a generator that depends on these numbers alone: seed, epoch and what it is for."""
+def seeded_generator(*numbers: int) -> Generator:
+    """Return a generator of `mixed_seed` on the CPU."""
     return Generator().manual_seed(mixed_seed(*numbers))
 
 
 def mixed_seed(*numbers: int) -> int:
-    """Return a seed that depends on these numbers alone; zeros at the end do not count."""
+    """Return a seed that depends on these numbers alone; zeros at the end do not count.
+
+    No two kinds of draws of a run have the same numbers:
+
+        seed, epoch, first step of a group, process   augmentation
+        seed, step, process, 0, 1                     dropout, stochastic depth
+        seed, epoch, 0, 0, 2                          order, crops, flips
+        seed, 0, 0, 0, 3                              the mirrored half of alternating flip
+    """
     state = np.random.SeedSequence(numbers).generate_state(1, np.uint64)
     return int(state[0]) >> 1
 

@@ -201,9 +201,5 @@ def training_splits(dataset: Dataset, config: Config) -> tuple[Split, Split | No
     if config.val_size:
         train, val = map(train.pick, hold_out(train.labels, config.val_size))
     if config.train_size:
-        if config.train_size > len(train.labels):
-            raise DataError(
-                f"--train-size {config.train_size} is more than the {len(train.labels)} images left"
-            )
         train = train.pick(hold_out(train.labels, config.train_size)[1])
     return train, val

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from resnet_cifar100.config import Config
-from resnet_cifar100.data.augment import Augment, step_generator
+from resnet_cifar100.data.augment import Augment, seeded_generator
 from resnet_cifar100.data.transforms import Crops
 from resnet_cifar100.parallel import rank, world_size
 
@@ -35,7 +35,7 @@ class Split(NamedTuple):
 
 
 class EpochPlan(NamedTuple):
-    """All that is random about the images of one epoch."""
+    """Order, crops and flips of one epoch."""
 
     order: Tensor  # (S,) int64, a permutation
     offsets: Tensor  # (S,2) int64, top and left of each crop
@@ -51,12 +51,11 @@ def plan_epoch(
     ones, so that two epochs always show both views (Jordan 2024, section 3.6,
     https://arxiv.org/abs/2404.00498).
     """
-    # Neither an augmentation nor a dropout (engine/step.py) has a seed of numbers like these.
-    generator = step_generator(seed, epoch, 0, 0, 2)
+    generator = seeded_generator(seed, epoch, 0, 0, 2)
     order = torch.randperm(size, generator=generator)
     offsets = torch.randint(0, 2 * padding + 1, (size, 2), generator=generator)
     if alternating_flip:
-        generator = step_generator(seed, 0, 0, 0, 3)  # the same in every epoch
+        generator = seeded_generator(seed, 0, 0, 0, 3)  # the same in every epoch
     flips = torch.rand(size, generator=generator) < 0.5
     if alternating_flip:  # by image, not by place in the order
         flips = (flips ^ bool(epoch % 2))[order]
@@ -104,7 +103,7 @@ class TrainLoader:
             mine = places.view(-1, world_size(), size)[:, rank()].flatten()
             chosen = plan.order[mine]
             images = self.crops.cut(chosen, plan.offsets[mine], plan.flips[mine])
-            draws = None if is_plain else step_generator(config.seed, epoch, start, rank())
+            draws = None if is_plain else seeded_generator(config.seed, epoch, start, rank())
             if draws:
                 images = self.augment.change(images, draws)
             parts = zip(images.split(size), self.split.labels[chosen].split(size), strict=True)

@@ -49,9 +49,9 @@ def affine(images: Tensor, matrices: Tensor) -> Tensor:
 
 
 def rotate(images: Tensor, degrees: Tensor) -> Tensor:
-    """Turn each image about its centre, anticlockwise; degrees (N,)."""
+    """Turn each image about its centre, anticlockwise; degrees (N,) on the CPU."""
     height, width = images.shape[2:]
-    angles = degrees.double().cpu() * (math.pi / 180)
+    angles = degrees.double() * (math.pi / 180)
     cos, sin = angles.cos(), angles.sin()
     centre_x, centre_y = width / 2, height / 2
     start_x = centre_x - cos * centre_x - -sin * centre_y
@@ -150,7 +150,7 @@ def _blend(other: Tensor, images: Tensor, factors: Tensor) -> Tensor:
 def _moved(images: Tensor, column: int, amounts: Tensor) -> Tensor:
     """Apply the identity matrix with `amounts` (N,) added to one of its six numbers."""
     matrices = torch.tensor([1.0, 0, 0, 0, 1, 0], dtype=torch.float64).repeat(len(images), 1)
-    matrices[:, column] += amounts.double().cpu()
+    matrices[:, column] += amounts.double()
     return affine(images, matrices)
 
 

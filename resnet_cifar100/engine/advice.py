@@ -47,12 +47,12 @@ def find_plateau(record: RunRecord) -> Plateau | None:
 
     None for runs shorter than `LEAST_EPOCHS`.
     """
-    held = held_out_top1(record)
+    held = measured_top1(record)
     if len(held) < LEAST_EPOCHS:
         return None
     smooth = smoothed(held)
     epoch = next(i for i, value in enumerate(smooth) if value >= max(smooth) - LEVEL)
-    kept = max(held) if record.history.held_out == "val" else held[-1]
+    kept = max(held) if record.history.split == "val" else held[-1]
     return Plateau(epoch, kept - held[epoch])
 
 
@@ -61,9 +61,9 @@ def is_early(plateau: Plateau, epochs: int) -> bool:
     return plateau.epoch + 1 <= EARLY * epochs
 
 
-def held_out_top1(record: RunRecord) -> list[float]:
+def measured_top1(record: RunRecord) -> list[float]:
     """Return top-1 on val, or on test where nothing was held out, after each epoch."""
-    key = f"{record.history.held_out}/top1"
+    key = f"{record.history.split}/top1"
     return [row[key] for row in record.history.epochs]
 
 
@@ -76,7 +76,7 @@ def smoothed(values: Sequence[float]) -> list[float]:
 
 def top1_gap(record: RunRecord) -> float:
     """Return train less held-out top-1 after the last epoch."""
-    return record.history.epochs[-1]["train/top1"] - held_out_top1(record)[-1]
+    return record.history.epochs[-1]["train/top1"] - measured_top1(record)[-1]
 
 
 def _stop_earlier(record: RunRecord) -> Iterator[Advice]:
@@ -86,7 +86,7 @@ def _stop_earlier(record: RunRecord) -> Iterator[Advice]:
     effect = "cost" if plateau.cost >= 0 else "gained"
     saved = 1 - (plateau.epoch + 1) / epochs
     evidence = (
-        f"After epoch {plateau.epoch + 1} of {epochs} the smoothed {record.history.held_out} "
+        f"After epoch {plateau.epoch + 1} of {epochs} the smoothed {record.history.split} "
         f"curve never gets {100 * LEVEL:g} points higher. Stopping there would have {effect} "
         f"{100 * abs(plateau.cost):.2f} points and saved {saved:.0%} of the steps. "
         "A schedule that ends there loses less than one cut off."
@@ -100,19 +100,17 @@ def _regularise(record: RunRecord) -> Iterator[Advice]:
         return
     evidence = (
         f"Train top-1 ends at {record.history.epochs[-1]['train/top1']:.2%}, "
-        f"{record.history.held_out} top-1 at {held_out_top1(record)[-1]:.2%}: "
+        f"{record.history.split} top-1 at {measured_top1(record)[-1]:.2%}: "
         f"a gap of {100 * gap:.1f} points. In this project's ablation of 50 epochs twice the "
         "weight decay gained two points."
     )
     flags = f"--weight-decay {2 * config.weight_decay or 5e-4:g}"
-    if config.dropout < 0.3:
-        flags += f" --dropout {max(0.2, config.dropout + 0.1):.1f}"
     yield Advice("Stronger regularisation", evidence, flags)
 
 
 def _augment(record: RunRecord) -> Iterator[Advice]:
     train, config = record.history.epochs[-1]["train/top1"], record.config
-    rest = f"{held_out_top1(record)[-1]:.2%}"
+    rest = f"{measured_top1(record)[-1]:.2%}"
     flags = [] if config.augment else ["--augment trivial_augment"]
     if config.crop_fill != "reflect":
         flags.append("--crop-fill reflect")
@@ -124,7 +122,7 @@ def _augment(record: RunRecord) -> Iterator[Advice]:
         return
     evidence = (
         f"In the last epoch {train:.2%} of the training images were recognised, {rest} of the "
-        f"{record.history.held_out} images: more variety is what gains most then, in this "
+        f"{record.history.split} images: more variety is what gains most then, in this "
         "project's ablation of 50 epochs. `--augment` goes further than crop and flip: "
         "TrivialAugment, CutMix, Cutout, Mixup and others."
     )
@@ -132,7 +130,7 @@ def _augment(record: RunRecord) -> Iterator[Advice]:
 
 
 def _lower_lr(record: RunRecord) -> Iterator[Advice]:
-    rows, held = record.history.epochs, held_out_top1(record)
+    rows, held = record.history.epochs, measured_top1(record)
     peak = max(row["lr"] for row in rows)
     falls = [
         before - after
@@ -143,7 +141,7 @@ def _lower_lr(record: RunRecord) -> Iterator[Advice]:
     if len(rows) < LEAST_EPOCHS or len(dips) < DIPS:
         return
     evidence = (
-        f"While the learning rate was above half of its highest, {record.history.held_out} top-1 "
+        f"While the learning rate was above half of its highest, {record.history.split} top-1 "
         f"fell by {100 * DIP:g} points or more from one epoch to the next {len(dips)} times, at "
         f"most by {100 * max(dips):.1f}: the steps are long enough to undo what was learned."
     )
@@ -151,13 +149,13 @@ def _lower_lr(record: RunRecord) -> Iterator[Advice]:
 
 
 def _higher_lr(record: RunRecord) -> Iterator[Advice]:
-    held = held_out_top1(record)
+    held = measured_top1(record)
     train = record.history.epochs[-1]["train/top1"]
     is_smooth = all(after >= before for before, after in pairwise(held))
     if len(held) < LEAST_EPOCHS or not is_smooth or not _is_underfitted(record):
         return
     evidence = (
-        f"The {record.history.held_out} curve never fell between two epochs, and train top-1 ends "
+        f"The {record.history.split} curve never fell between two epochs, and train top-1 ends "
         f"at {train:.2%}: longer steps may get further in the same time."
     )
     yield Advice("Higher learning rate", evidence, _lr_flags(record.config, factor=2))
@@ -172,19 +170,19 @@ def _lr_flags(config: Config, *, factor: float) -> str:
 
 
 def _train_longer(record: RunRecord) -> Iterator[Advice]:
-    held, epochs = held_out_top1(record), len(record.history.epochs)
+    held, epochs = measured_top1(record), len(record.history.epochs)
     tenth = max(1, epochs // 10)
     gain = held[-1] - held[-1 - tenth] if epochs > 1 else 0.0
     if gain < RISING:
         if epochs < LEAST_EPOCHS:
-            yield from _begin(record)
+            yield from _train_longer_at_first(record)
         return
     plateau = find_plateau(record)
     if plateau and is_early(plateau, epochs):
         return
     last = "epoch" if tenth == 1 else f"{tenth} epochs"
     evidence = (
-        f"{record.history.held_out.title()} top-1 still rose by {100 * gain:.1f} points over the "
+        f"{record.history.split.title()} top-1 still rose by {100 * gain:.1f} points over the "
         f"last {last} of {epochs}; train top-1 ends at "
         f"{record.history.epochs[-1]['train/top1']:.1%}."
     )
@@ -192,13 +190,13 @@ def _train_longer(record: RunRecord) -> Iterator[Advice]:
     yield Advice("Longer training", evidence, f"--epochs {longer}")
 
 
-def _begin(record: RunRecord) -> Iterator[Advice]:
+def _train_longer_at_first(record: RunRecord) -> Iterator[Advice]:
     """Advise on a run of too few epochs to have a curve."""
     epochs, train = len(record.history.epochs), record.history.epochs[-1]["train/top1"]
     if _is_underfitted(record):
         when = "its only epoch" if epochs == 1 else f"{epochs} epochs"
-        held_out = f"{record.history.held_out} top-1 {held_out_top1(record)[-1]:.1%}"
-        evidence = f"After {when} train top-1 is {train:.1%} and {held_out}."
+        measured = f"{record.history.split} top-1 {measured_top1(record)[-1]:.1%}"
+        evidence = f"After {when} train top-1 is {train:.1%} and {measured}."
         yield Advice("Longer training", evidence, "--epochs 10")
 
 
@@ -209,7 +207,7 @@ def _widen(record: RunRecord) -> Iterator[Advice]:
         return
     evidence = (
         f"Train top-1 ends at {record.history.epochs[-1]['train/top1']:.2%}, "
-        f"{100 * top1_gap(record):.1f} points above {record.history.held_out}: "
+        f"{100 * top1_gap(record):.1f} points above {record.history.split}: "
         "the network does not fit its own training images."
     )
     yield Advice("Larger network", evidence, f"--width {wider:g}")

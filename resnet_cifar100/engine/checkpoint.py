@@ -45,7 +45,7 @@ class SavedState:
     folder: Path
     step: int
     config: Config
-    teacher: str | None  # the SHA-256 of its file
+    teacher_sha256: str | None
     history: History
     tensors: dict[str, Tensor]
 
@@ -189,7 +189,7 @@ def _parse_state(folder: Path, contents: dict[str, bytes]) -> SavedState:
             folder=folder,
             step=description["step"],
             config=Config.from_json(json.dumps(description["config"])),
-            teacher=description["teacher"],
+            teacher_sha256=description["teacher"],
             history=History(**description["history"]),
             tensors=safetensors.torch.load(contents[TENSORS]),
         )

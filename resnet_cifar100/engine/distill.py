@@ -6,6 +6,7 @@ from torch import Tensor
 
 from resnet_cifar100.bundle import Bundle, load_bundle
 from resnet_cifar100.config import Config
+from resnet_cifar100.engine.metrics import hard_labels
 from resnet_cifar100.errors import ConfigError
 from resnet_cifar100.recipes import training_command
 from resnet_cifar100.runtime import Runtime
@@ -33,11 +34,10 @@ class Teacher:
     def loss(self, images: Tensor, logits: Tensor, targets: Tensor) -> Tensor:
         """Return how far logits (N,K) of uint8 images (N,3,H,W) are from the teacher's, ()."""
         with torch.no_grad():
-            taught = self.forward(self.preprocess(images)).float()
+            teacher_logits = self.forward(self.preprocess(images)).float()
         if self.config.distillation == "kd":
-            return kd_loss(logits, taught, self.config.temperature)
-        labels = targets.argmax(1) if targets.ndim == 2 else targets
-        return dkd_loss(logits, taught, labels, self.config.temperature)
+            return kd_loss(logits, teacher_logits, self.config.temperature)
+        return dkd_loss(logits, teacher_logits, hard_labels(targets), self.config.temperature)
 
 
 def check_teacher(config: Config) -> None:
@@ -86,17 +86,19 @@ def _describe(bundle: Bundle, sha256: str) -> str:
     return f"{command}: {result}, SHA-256 {sha256}"
 
 
-def kd_loss(logits: Tensor, taught: Tensor, temperature: float) -> Tensor:
+def kd_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
     """Return the mean divergence () of softened answers (N,K), times the temperature squared.
 
     Hinton et al. 2015, https://arxiv.org/abs/1503.02531.
     """
-    ours = F.log_softmax(logits / temperature, dim=1)
-    theirs = F.log_softmax(taught / temperature, dim=1)
-    return _divergence(ours, theirs) * temperature**2
+    ours = F.log_softmax(student_logits / temperature, dim=1)
+    theirs = F.log_softmax(teacher_logits / temperature, dim=1)
+    return _kl_divergence(ours, theirs) * temperature**2
 
 
-def dkd_loss(logits: Tensor, taught: Tensor, labels: Tensor, temperature: float) -> Tensor:
+def dkd_loss(
+    student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, temperature: float
+) -> Tensor:
     """Return the two parts of the same, weighed apart: the target, and the classes besides it.
 
     Decoupled knowledge distillation, Zhao et al. 2022, https://arxiv.org/abs/2203.08679. What a
@@ -104,17 +106,17 @@ def dkd_loss(logits: Tensor, taught: Tensor, labels: Tensor, temperature: float)
     authors add it to the whole cross entropy, over the first 20 epochs by and by.
     """
     target = labels[:, None]
-    is_target = torch.zeros_like(logits, dtype=torch.bool).scatter_(1, target, True)
-    target_logs, other_logs = [], []
-    for scores in (logits, taught):
-        logs = F.log_softmax(scores / temperature, dim=1)
-        others = logs.masked_fill(is_target, _NEVER).logsumexp(1, keepdim=True)
-        target_logs.append(torch.cat([logs.gather(1, target), others], dim=1))  # (N,2)
-        other_logs.append((logs - others).masked_fill(is_target, _NEVER))  # (N,K)
-    target_loss, other_loss = _divergence(*target_logs), _divergence(*other_logs)
+    is_target = torch.zeros_like(student_logits, dtype=torch.bool).scatter_(1, target, True)
+    of_target, of_others = [], []
+    for logits in (student_logits, teacher_logits):
+        log_probs = F.log_softmax(logits / temperature, dim=1)
+        rest = log_probs.masked_fill(is_target, _NEVER).logsumexp(1, keepdim=True)
+        of_target.append(torch.cat([log_probs.gather(1, target), rest], dim=1))  # (N,2)
+        of_others.append((log_probs - rest).masked_fill(is_target, _NEVER))  # (N,K)
+    target_loss, other_loss = _kl_divergence(*of_target), _kl_divergence(*of_others)
     return (target_loss + OTHERS_WEIGHT * other_loss) * temperature**2
 
 
-def _divergence(ours: Tensor, theirs: Tensor) -> Tensor:
+def _kl_divergence(ours: Tensor, theirs: Tensor) -> Tensor:
     """Return the mean Kullback-Leibler divergence of log-probabilities (N,K) from `theirs`."""
     return F.kl_div(ours, theirs, reduction="batchmean", log_target=True)

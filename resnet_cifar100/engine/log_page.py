@@ -11,8 +11,8 @@ from resnet_cifar100.engine.advice import (
     Advice,
     advise,
     find_plateau,
-    held_out_top1,
     is_early,
+    measured_top1,
     top1_gap,
 )
 from resnet_cifar100.engine.record import Row, RunRecord
@@ -30,7 +30,7 @@ def render_markdown(record: RunRecord) -> str:
         f"# Training log: {plain(record.config.model)} on {record.title}\n",
         SYNTHETIC_WARNING if record.title == "SYNTHETIC" else "",
         _status(record),
-        "## Results\n\n" + _results(record),
+        "## Results\n\n" + markdown_table(["Metric", "Value"], result_rows(record)),
         "## Performance analysis\n\n" + analysis(record),
         "## Recommendations\n\n" + _advice(record),
         "## Quick reference\n\n" + _quick_reference(record),
@@ -53,7 +53,7 @@ def result_rows(record: RunRecord) -> list[tuple[str, str]]:
             ("Test top-5", f"{record.result['test/top5']:.2%}"),
             ("Test loss", f"{record.result['test/loss']:.4f}"),
         ]
-    if epochs and record.history.held_out == "val":
+    if epochs and record.history.split == "val":
         best = record.history.best_epoch("val/top1")
         rows.append((f"Best val top-1 (epoch {best + 1})", f"{epochs[best]['val/top1']:.2%}"))
     elif epochs:
@@ -68,7 +68,7 @@ def result_rows(record: RunRecord) -> list[tuple[str, str]]:
         speed = statistics.harmonic_mean(row["speed/images_per_s"] for row in epochs)
         rows.append(("Training time, evaluation apart", duration(seconds)))
         if warmup := record.history.warmup_seconds:
-            rows.append(("Compilation before the first step, not counted above", duration(warmup)))
+            rows.append(("Warm-up before the first step, not counted above", duration(warmup)))
         rows.append(("Images per second", f"{speed:,.0f}"))
     rows.append(("Parameters", f"{record.parameters:,}"))
     rows.append(("Multiply-adds per image", f"{record.multiply_adds / 1e6:,.1f} M"))
@@ -77,10 +77,10 @@ def result_rows(record: RunRecord) -> list[tuple[str, str]]:
 
 def analysis(record: RunRecord) -> str:
     """Return what the curves of the run say, a line each."""
-    epochs, split = record.history.epochs, record.history.held_out
+    epochs, split = record.history.epochs, record.history.split
     if not epochs:
         return "No epoch is finished yet.\n"
-    held = held_out_top1(record)
+    held = measured_top1(record)
     best = record.history.best_epoch(f"{split}/top1")
     ending = f"{split.title()} top-1 ends at {held[-1]:.2%} after epoch {len(held)}"
     higher = f"; its highest was {held[best]:.2%}, after epoch {best + 1}."
@@ -104,8 +104,8 @@ def analysis(record: RunRecord) -> str:
         )
     if record.result and split == "test" and record.result["test/top1"] != held[-1]:
         lines.append(
-            "The curve is measured in the precision of training, the result in fp32 from the file "
-            "of the weights: hence they differ a little."
+            "The curve is measured in the precision of training, the result in fp32, or TF32, from "
+            "the file of the weights: hence they differ a little."
         )
     if record.result and record.title == "CIFAR-100":
         ahead = 100 * (record.result["test/top1"] - DOCUMENT_TOP1)
@@ -118,7 +118,7 @@ def analysis(record: RunRecord) -> str:
 
 def _milestones(record: RunRecord) -> str:
     """Return when half and nine tenths of the last held-out top-1 were reached."""
-    held = held_out_top1(record)
+    held = measured_top1(record)
     rows = [
         next(row for row, top1 in zip(record.history.epochs, held, strict=True) if top1 >= aim)
         for aim in (0.5 * held[-1], 0.9 * held[-1])
@@ -138,7 +138,7 @@ def recommendations(advice: Sequence[Advice], record: RunRecord | None) -> str:
         return f"{text}\n{why}, so its curves are not judged.\n"
     if not advice:
         return "Nothing in these figures gives a reason to change a setting.\n"
-    if record.history.held_out == "test":
+    if record.history.split == "test":
         text += "\nThe curve behind these is that of the test set, which may choose nothing: try "
         text += "them with `--val-size 5000`.\n"
     return text
@@ -155,10 +155,6 @@ def _status(record: RunRecord) -> str:
     return line + ".\n"
 
 
-def _results(record: RunRecord) -> str:
-    return markdown_table(["Metric", "Value"], result_rows(record))
-
-
 def _advice(record: RunRecord) -> str:
     return recommendations(advise(record) if record.status == "finished" else [], record)
 
@@ -169,7 +165,8 @@ def _quick_reference(record: RunRecord) -> str:
     place = "" if path == BEST_MODEL else f" --checkpoint-path {named}"
     rows = [
         ("The same training again", code(training_command(record.config))),
-        ("Go on with an interrupted run", code(f"python train.py --resume{place}")),
+        ("Go on with the newest interrupted run", code(f"python train.py --resume{place}")),
+        ("With another one", code("python train.py --resume --run-dir RUN")),
         ("Measure the weights", code(f"{package} evaluate{place}")),
         ("A report of the weights", code(f"{package} analyze {named}")),
         ("Name a picture", code(f"{package} predict PICTURE{place}")),
@@ -188,7 +185,7 @@ def epoch_table(record: RunRecord) -> str:
     """Return a row for each epoch."""
     if not record.history.epochs:
         return "No epoch is finished yet.\n"
-    split = record.history.held_out
+    split = record.history.split
     head = ["Epoch", "Train loss", "Train top-1", f"{split.title()} loss", f"{split.title()} top-1"]
     head += [f"{split.title()} top-5", "Learning rate", "Images/s", "Time"]
     rows = [

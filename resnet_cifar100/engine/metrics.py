@@ -52,13 +52,9 @@ class EpochLosses:
         self.hits.zero_()
 
     def update(self, step: int, loss: Tensor, logits: Tensor, targets: Tensor) -> None:
-        """Record the step with this index in its epoch: loss (), logits (N,K), targets.
-
-        Of targets that are shares of the classes, (N,K), the largest counts as the label.
-        """
-        labels = targets.argmax(1) if targets.ndim == 2 else targets
-        self.losses[step] = loss.detach()
-        self.hits += world_size() * (logits.detach().argmax(1) == labels).sum()
+        """Record the step with this index in its epoch: loss (), logits (N,K), targets."""
+        self.losses[step] = loss
+        self.hits += world_size() * (logits.argmax(1) == hard_labels(targets)).sum()
 
     def read(self, first: int, last: int) -> list[float]:
         """Return the losses of the steps first..last-1 of the epoch; waits for the device."""
@@ -68,3 +64,8 @@ class EpochLosses:
     def top1(self, images: int) -> float:
         """Return the share of hits among the `images` of all processes; waits for the device."""
         return mean_over_processes(self.hits).item() / images
+
+
+def hard_labels(targets: Tensor) -> Tensor:
+    """Return labels (N,) as they are; of shares of the classes (N,K) the class with the largest."""
+    return targets.argmax(1) if targets.ndim == 2 else targets

@@ -89,7 +89,7 @@ def load_record(folder: Path) -> RunRecord:
         )
         _check(record)
         return record
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (*(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError),) as error:
         raise CheckpointError(
             f"{folder} does not hold the record of a run ({error}); those below checkpoints/ and "
             "records/ do"
@@ -98,7 +98,7 @@ def load_record(folder: Path) -> RunRecord:
 
 def _check(record: RunRecord) -> None:
     """Refuse with a ValueError what is not as `save` writes it."""
-    split = record.history.held_out
+    split = record.history.split
     rows = [
         (record.history.epochs, [*_EPOCH_KEYS, *(f"{split}/{key}" for key in _MEASURED)]),
         (record.history.steps, _STEP_KEYS),

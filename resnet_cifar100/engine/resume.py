@@ -23,6 +23,7 @@ def resume_if_present(state: TrainState, run_dir: Path) -> list[str]:
 
     Raises:
         CheckpointError: where the settings differ in what may not change, or no state is sound.
+        ConfigError: for fewer epochs than are trained.
     """
     # The other processes may be on machines without that folder.
     saved, notes = from_main_process(
@@ -34,7 +35,7 @@ def resume_if_present(state: TrainState, run_dir: Path) -> list[str]:
         return notes
     old, new = dataclasses.asdict(saved.config), dataclasses.asdict(state.config)
     # The file may lie elsewhere now, but has to hold the same network.
-    old["teacher"], new["teacher"] = saved.teacher, state.teacher_sha256
+    old["teacher"], new["teacher"] = saved.teacher_sha256, state.teacher_sha256
     changed = {name: f"{name} {old[name]} -> {new[name]}" for name in new if old[name] != new[name]}
     if refused := [text for name, text in changed.items() if name not in CHANGEABLE]:
         raise CheckpointError(

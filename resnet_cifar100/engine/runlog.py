@@ -90,7 +90,7 @@ class RunLog:
         """Count training time from now on."""
         self.started = time.perf_counter()
 
-    def stop_clock(self) -> None:
+    def add_elapsed(self) -> None:
         """Add the time since `start_clock` to the training time of the run, and go on counting."""
         now = time.perf_counter()
         self.state.history.train_seconds += now - self.started
@@ -113,7 +113,7 @@ class RunLog:
         state, steps = self.state, self.state.history.steps
         losses = self._losses_since_last_point()
         last_seconds = steps[-1]["train_seconds"] if steps else 0.0
-        self.stop_clock()
+        self.add_elapsed()
         seconds = state.history.train_seconds
         lr = lr_at(state.step - 1, state.config, steps_per_epoch=state.steps_per_epoch)
         loss = sum(losses) / len(losses)
@@ -138,7 +138,7 @@ class RunLog:
         self.progress.epoch(
             row,
             epochs=self.state.config.epochs,
-            split=history.held_out,
+            split=history.split,
             title=self.record.title,
         )
         if self.tensorboard:

@@ -15,8 +15,8 @@ _ETA = 0.01  # the neighbourhood of a weight of zero
 
 
 @contextmanager
-def at_the_worst_place_nearby(model: nn.Module, rho: float, *, is_adaptive: bool) -> Iterator[None]:
-    """Move the weights up their gradients by the radius `rho` and clear these; then move back.
+def perturbed_weights(model: nn.Module, rho: float, *, is_adaptive: bool) -> Iterator[None]:
+    """Move the weights up their gradients by the radius `rho` and clear these; afterwards back.
 
     Whatever the forward pass inside does to the buffers of the norms is undone too: their
     statistics are of the network that is trained.
@@ -24,14 +24,14 @@ def at_the_worst_place_nearby(model: nn.Module, rho: float, *, is_adaptive: bool
     named = {name: p for name, p in model.named_parameters() if p.grad is not None}
     weights: list[Tensor] = list(named.values())
     # That biases are not scaled, and _ETA, are of its authors: https://github.com/SamsungLabs/ASAM
-    units = [
+    scales = [
         p.detach().abs() + _ETA if is_adaptive and name.endswith("weight") else torch.ones_like(p)
         for name, p in named.items()
     ]
     moved = [*weights, *model.buffers()]
     with torch.no_grad():
         kept = [tensor.clone() for tensor in moved]
-        for weight, step in zip(weights, _steps(weights, units, rho), strict=True):
+        for weight, step in zip(weights, _perturbations(weights, scales, rho), strict=True):
             weight += step
     for weight in weights:
         weight.grad = None
@@ -40,9 +40,9 @@ def at_the_worst_place_nearby(model: nn.Module, rho: float, *, is_adaptive: bool
         torch._foreach_copy_(moved, kept)
 
 
-def _steps(weights: list[Tensor], units: list[Tensor], rho: float) -> tuple[Tensor, ...]:
-    """Return the way up of each weight; all together are `rho` long, in these units."""
+def _perturbations(weights: list[Tensor], scales: list[Tensor], rho: float) -> tuple[Tensor, ...]:
+    """Return the way up of each weight; all together are `rho` long, in these scales."""
     gradients = [weight.grad for weight in weights if weight.grad is not None]
-    scaled = torch._foreach_mul(gradients, units)
+    scaled = torch._foreach_mul(gradients, scales)
     norm = torch.stack(torch._foreach_norm(scaled)).norm()
-    return torch._foreach_mul(torch._foreach_mul(scaled, units), rho / (norm + _EPSILON))
+    return torch._foreach_mul(torch._foreach_mul(scaled, scales), rho / (norm + _EPSILON))

@@ -1,7 +1,6 @@
 """Everything a run changes as it goes, in one object; a checkpoint is this object on disk."""
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -37,7 +36,7 @@ class History:
     warmup_seconds: float = 0.0  # compiling and the like before the first step, over all sessions
 
     @property
-    def held_out(self) -> str:
+    def split(self) -> str:
         """The split that each epoch is measured on: val where images were held out, else test."""
         return "val" if self.epochs and "val/top1" in self.epochs[0] else "test"
 
@@ -84,7 +83,7 @@ class TrainState:
         return len(epochs) - 1 - self.history.best_epoch("val/top1") >= patience
 
     @property
-    def is_to_measure(self) -> bool:
+    def has_unmeasured_epoch(self) -> bool:
         """Whether an epoch is trained that has no row yet."""
         measured = len(self.history.epochs) * self.steps_per_epoch
         return measured < self.step and self.step % self.steps_per_epoch == 0
@@ -93,7 +92,7 @@ class TrainState:
     def is_finished(self) -> bool:
         """Whether no step is left to take and each epoch has its row."""
         is_last = self.step >= self.total_steps or self.is_stopped_early
-        return is_last and not self.is_to_measure
+        return is_last and not self.has_unmeasured_epoch
 
     @property
     def teacher_sha256(self) -> str | None:
@@ -135,8 +134,7 @@ class TrainState:
         Raises:
             NonFiniteError: the message names the step.
         """
-        tensors = [t for t in self.model.state_dict().values() if t.is_floating_point()]
-        if not math.isfinite(torch.stack([t.abs().max() for t in tensors]).max().item()):
+        if not all_finite(self.model.state_dict().values()):
             raise non_finite("a weight is no longer a finite number", self.step)
 
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
@@ -171,6 +169,7 @@ def create_state(
     Raises:
         ConfigError: for an unknown network.
     """
+    torch.manual_seed(config.seed)
     model = create_model(config.model_config).to(runtime.device)
     preprocess = Preprocess(config.image_size).to(runtime.device)
     if isinstance(model, SpeedNet):
@@ -192,6 +191,12 @@ def create_state(
         losses=EpochLosses(len(loader), runtime.device),
         history=History(),
     )
+
+
+def all_finite(tensors: Iterable[Tensor]) -> Tensor:
+    """Return whether no floating-point number in them is NaN or infinite, () bool on the device."""
+    floats = [tensor for tensor in tensors if tensor.is_floating_point()]
+    return torch.stack(torch._foreach_norm(floats, torch.inf)).isfinite().all()
 
 
 def non_finite(what: str, step: int) -> NonFiniteError:

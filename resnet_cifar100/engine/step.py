@@ -1,5 +1,6 @@
 """One optimizer update; on a GPU, replayed as one CUDA graph."""
 
+import gc
 import time
 
 import torch
@@ -8,9 +9,9 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
 from resnet_cifar100.data.augment import mixed_seed
-from resnet_cifar100.engine.sam import at_the_worst_place_nearby
+from resnet_cifar100.engine.sam import perturbed_weights
 from resnet_cifar100.engine.schedule import image_size_at, lr_scale_at
-from resnet_cifar100.engine.state import TrainState, non_finite
+from resnet_cifar100.engine.state import TrainState, all_finite, non_finite
 from resnet_cifar100.parallel import highest_of_all_processes, rank, world_size
 
 
@@ -21,8 +22,7 @@ def train_step(state: TrainState, images: Tensor, targets: Tensor) -> None:
     for optimizer in state.optimizers:
         for group in optimizer.param_groups:
             set_lr(group, lr_scale * group["initial_lr"])
-    # What the network draws, as for dropout, depends on the step and the process alone. No seed of
-    # an augmentation has five numbers: their draws have nothing in common.
+    # What the network draws, as for dropout, depends on the step and the process alone.
     torch.manual_seed(mixed_seed(state.config.seed, state.step, rank(), 0, 1))
     if graph := state.graphs.get(image_size):
         loss, logits = graph.replay(images, targets)
@@ -44,9 +44,7 @@ def update(
     config = state.config
     loss, logits = _backward(state, images, targets, image_size)
     if config.sam_rho:
-        with at_the_worst_place_nearby(
-            state.model, config.sam_rho, is_adaptive=config.sam_adaptive
-        ):
+        with perturbed_weights(state.model, config.sam_rho, is_adaptive=config.sam_adaptive):
             _backward(state, images, targets, image_size)
     if config.grad_clip_norm:
         clip_grad_norm_(state.model.parameters(), config.grad_clip_norm)
@@ -64,10 +62,8 @@ def _refuse_non_finite(state: TrainState, loss: Tensor) -> None:
     Raises:
         NonFiniteError: for a loss, a gradient or a statistic of a norm that is NaN or infinite.
     """
-    tensors = [p.grad for p in state.model.parameters() if p.grad is not None]
-    tensors += [buffer for buffer in state.model.buffers() if buffer.is_floating_point()]
-    largest = torch.stack(torch._foreach_norm(tensors, torch.inf))
-    is_finite = bool(loss.isfinite() & largest.isfinite().all())
+    gradients = [p.grad for p in state.model.parameters() if p.grad is not None]
+    is_finite = bool(loss.isfinite() & all_finite([*gradients, *state.model.buffers()]))
     if highest_of_all_processes(int(not is_finite)):
         what = "a gradient or a norm is not finite"
         raise non_finite(what if loss.isfinite() else f"the loss is {loss.item()}", state.step)
@@ -105,6 +101,7 @@ class StepGraph:
             for _ in range(3):
                 update(state, self.images, self.targets, image_size)
         torch.cuda.current_stream().wait_stream(stream)
+        gc.collect()  # what is freed during a capture would break it
         self.graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self.graph):
             self.loss, self.logits = update(state, self.images, self.targets, image_size)

@@ -27,9 +27,8 @@ class StopRequested(Exception):  # noqa: N818 - no error: the run saves its stat
 class Stop:
     """Context that notes Ctrl-C and SIGTERM, and answers every process alike when it asks.
 
-    A signal before `begin` does what it does to any program, there being nothing to save; a second
-    Ctrl-C ends the run at once. A second SIGTERM does not: a launcher repeats what a scheduler has
-    sent.
+    A second Ctrl-C ends the run at once. A second SIGTERM does not: a launcher repeats what a
+    scheduler has sent. Before it is entered a signal does what it does to any program.
     `max_hours` is counted from the making of this object; 0 sets no limit.
     """
 
@@ -42,17 +41,14 @@ class Stop:
         self.slowest = 0.0  # seconds between two polls
 
     def __enter__(self) -> Self:
+        handled = (signal.SIGINT, signal.SIGTERM)
+        self.previous = {number: signal.signal(number, self._note) for number in handled}
+        self.last_poll = time.monotonic()
         return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self.previous.items():
             signal.signal(number, handler)
-
-    def begin(self) -> None:
-        """Listen: from now on there is a state to save."""
-        handled = (signal.SIGINT, signal.SIGTERM)
-        self.previous = {number: signal.signal(number, self._note) for number in handled}
-        self.last_poll = time.monotonic()
 
     def poll(self, *, is_save_due: bool = False) -> bool:
         """Return whether any process wants a save; all of them have to call this together.

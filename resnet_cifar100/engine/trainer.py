@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -47,9 +48,11 @@ def fit(config: Config, dataset: Dataset, run_dir: Path, console: Console) -> Ru
 
     Raises:
         ConfigError, CheckpointError: for what cannot work, before the first step where it can be
-        known. DataError: where the main process has another data set. NonFiniteError: where loss or
-        weights blow up; the last good state stays on disk. InterruptedRunError: after Ctrl-C or
-        SIGTERM, or before the time is up, once the state is saved.
+            known.
+        DataError: where the main process has another data set.
+        NonFiniteError: where loss or weights blow up; the last good state stays on disk.
+        InterruptedRunError: after Ctrl-C or SIGTERM, or before the time is up, once the state is
+            saved.
     """
     with process_group(choose_device(config.device), config.batch_size):
         # Another machine may lack the run's folder, and so its settings, or the data set.
@@ -70,23 +73,24 @@ def _fit(
     teacher = load_teacher(config, runtime, dataset.title)
     state = create_state(config, runtime, loader, teacher)
     test = dataset.test.to(runtime.device)
-    held_out = val.to(runtime.device) if val else None
-    with _only_writer(run_dir), Stop(config.max_hours) as stop:
+    val = val.to(runtime.device) if val else None
+    stop = Stop(config.max_hours)
+    with _only_writer(run_dir):
         for note in _prepare(state, loader, run_dir):
             console.print(note, highlight=False, markup=False, soft_wrap=True)
-        stop.begin()
         last_save = -math.inf
         seconds_between_saves = min(SECONDS_BETWEEN_SAVES, 60 * config.checkpoint_minutes)
-        with RunLog(state, dataset.title, run_dir, console) as log, _saved_at_a_stop(log):
+        log = RunLog(state, dataset.title, run_dir, console)
+        with stop, log, _saved_at_a_stop(log):  # from now on there is a state to save
             while not state.is_finished:
-                if not state.is_to_measure:
+                if not state.has_unmeasured_epoch:
                     train_one_epoch(state, loader, log, stop)
                 state.check_finite()
                 recalibrate_average(state, loader.split.images, stop)
-                is_best = measure_epoch(state, log, stop, val=held_out, test=test)
+                is_best = measure_epoch(state, log, stop, val=val, test=test)
                 is_save_due = time.monotonic() - last_save >= seconds_between_saves
                 if from_main_process(is_best or is_save_due or state.is_finished):
-                    if is_best or not held_out:  # and its state, or a resumed run would fall behind
+                    if is_best or not val:  # and its state, or a resumed run would fall behind
                         _save_best(state, dataset, log)
                     save_state(state, run_dir)
                     log.write()
@@ -151,7 +155,7 @@ def train_one_epoch(state: TrainState, loader: TrainLoader, log: RunLog, stop: S
         is_last = state.step % state.steps_per_epoch == 0
         if is_last or state.step % state.config.log_steps == 0:
             log.point()
-        log.stop_clock()
+        log.add_elapsed()
         minutes = (time.monotonic() - last_save) / 60
         is_save_due = not is_last and minutes >= state.config.checkpoint_minutes
         if stop.poll(is_save_due=is_save_due):
@@ -172,12 +176,8 @@ def recalibrate_average(state: TrainState, images: Tensor, stop: Stop) -> None:
         return
     chosen = images[: state.config.ema_images]
     batches = chosen.tensor_split(math.ceil(len(chosen) / EVAL_BATCH_SIZE))  # about equal
-    if is_main_process():
-        with state.runtime.autocast():
-            state.ema.recalibrate(state.preprocess(batch) for batch in stop.between(batches))
-    else:
-        for _ in stop.between(batches):
-            pass
+    with state.runtime.autocast():
+        state.ema.recalibrate(state.preprocess(batch) for batch in stop.between(batches))
 
 
 def measure_epoch(
@@ -194,7 +194,7 @@ def measure_epoch(
     images = state.steps_per_epoch * state.batch_size
     state.eval_model.eval()
     split, name = (val, "val") if val else (test, "test")
-    metrics = _evaluate_in_main_process(lambda images: _predict(state, images), split, stop)
+    metrics = _evaluate_in_main_process(partial(_predict, state), split, stop)
     row: Row = {
         "epoch": epoch,
         "step": state.step,

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
 from huggingface_hub.constants import CONFIG_NAME, SAFETENSORS_SINGLE_FILE
 from torch import Tensor, nn
@@ -49,6 +50,8 @@ class Classifier(nn.Module, PyTorchModelHubMixin):
 
     def _save_pretrained(self, save_directory: Path) -> None:
         """Write weights and description; called by `save_pretrained`."""
-        replace_file(save_directory / SAFETENSORS_SINGLE_FILE, to_safetensors(self.bundle))
+        replace_file(
+            save_directory / SAFETENSORS_SINGLE_FILE, to_safetensors(self.bundle, torch.float32)
+        )
         description = json.dumps(describe(self.bundle), indent=2) + "\n"
         replace_file(save_directory / CONFIG_NAME, description)

@@ -48,16 +48,16 @@ class StochasticDepth(nn.Module):
     Huang et al. 2016, https://arxiv.org/abs/1603.09382, drawn for each image by itself.
     """
 
-    def __init__(self, share: float) -> None:
+    def __init__(self, drop_prob: float) -> None:
         super().__init__()
-        self.share = share
+        self.drop_prob = drop_prob
 
     def forward(self, residual: Tensor) -> Tensor:
         """(N,C,H,W) -> (N,C,H,W)."""
         if not self.training:
             return residual
         draws = torch.rand(len(residual), 1, 1, 1, device=residual.device)  # bf16 is too coarse
-        return residual * (draws >= self.share).to(residual.dtype) / (1 - self.share)
+        return residual * (draws >= self.drop_prob).to(residual.dtype) / (1 - self.drop_prob)
 
 
 class BasicBlockV1(nn.Module):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from resnet_cifar100.bundle import Calibration, load_bundle, save_bundle, save_shipped
+from resnet_cifar100.bundle import Calibration, load_bundle, save_bundle, save_safetensors
 from tests.analysis.test_analyze import QUICK, Page, analyze, train
 from tests.conftest import REPOSITORY
 
@@ -47,7 +47,7 @@ def test_calibration_and_a_new_name_do_not_part_weights_from_their_record(run, t
 
 
 def test_a_record_elsewhere_can_be_named(run, tmp_path):
-    save_shipped(load_bundle(run / "best_model.pth"), tmp_path / "net.safetensors")
+    save_safetensors(load_bundle(run / "best_model.pth"), tmp_path / "net.safetensors")
     assert analyze(tmp_path / "net.safetensors", tmp_path / "out", *QUICK) == 0
     assert not knows_its_record(tmp_path / "out")
     assert "record of the run is not known" in Page(tmp_path / "out").text

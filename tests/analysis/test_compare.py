@@ -13,7 +13,7 @@ from resnet_cifar100.analysis.figures import comparison_size, draw_comparison, d
 from resnet_cifar100.analysis.groups import Run, differing_settings, group_runs
 from resnet_cifar100.analysis.significance import p_value
 from resnet_cifar100.cli import main
-from resnet_cifar100.engine.advice import held_out_top1
+from resnet_cifar100.engine.advice import measured_top1
 from resnet_cifar100.engine.record import load_record
 from resnet_cifar100.markdown import duration
 from tests.conftest import REPOSITORY
@@ -122,7 +122,7 @@ def test_more_groups_than_lines_can_show_get_a_panel_each_beside_the_first(count
     last = figure.axes[-1].lines
     assert len(last) == lines
     shown = [max(line.get_ydata()) for line in (last[0], last[-1])]
-    assert shown == [pytest.approx(100 * max(held_out_top1(record))) for record in (fast, quick)]
+    assert shown == [pytest.approx(100 * max(measured_top1(record))) for record in (fast, quick)]
 
 
 def test_a_seed_taken_twice_is_pointed_out(tmp_path, capsys):

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from resnet_cifar100.data.augment import AUGMENTATIONS, MIXTURES, Augment, step_generator
+from resnet_cifar100.data.augment import AUGMENTATIONS, MIXTURES, Augment, seeded_generator
 from resnet_cifar100.errors import ConfigError
 from tests.data.batches import noise, plain, seeded
 
@@ -194,7 +194,7 @@ def test_of_two_mixtures_each_batch_takes_one() -> None:
 
 
 def drawn(*numbers: int) -> tuple[int, ...]:
-    return tuple(torch.randint(2**62, (2,), generator=step_generator(*numbers)).tolist())
+    return tuple(torch.randint(2**62, (2,), generator=seeded_generator(*numbers)).tolist())
 
 
 def test_the_generator_of_a_step_depends_on_each_number() -> None:

@@ -153,15 +153,6 @@ def test_training_and_validation_images_never_meet(tiny_config, tiny_dataset):
     assert not any(image.numpy().tobytes() in seen for image in val.images)
 
 
-def test_more_training_images_than_there_are_is_refused(tiny_config, tiny_dataset):
-    import dataclasses
-
-    with pytest.raises(DataError, match="train-size"):
-        training_splits(
-            tiny_dataset, dataclasses.replace(tiny_config, val_size=100, train_size=400)
-        )
-
-
 def test_data_that_cannot_be_had_is_a_message_that_helps(tmp_path, monkeypatch):
     monkeypatch.setattr("resnet_cifar100.data.download.BACKOFF_S", (0.0,))
     config = Config(dataset="cifar100", data_dir=tmp_path, data_url=NOWHERE)

@@ -14,7 +14,7 @@ from resnet_cifar100.data.cifar100 import training_splits
 from resnet_cifar100.data.loader import TrainLoader
 from resnet_cifar100.engine import step
 from resnet_cifar100.engine.optim import create_optimizers
-from resnet_cifar100.engine.sam import at_the_worst_place_nearby
+from resnet_cifar100.engine.sam import perturbed_weights
 from resnet_cifar100.engine.schedule import lr_scale_at
 from resnet_cifar100.engine.state import create_state
 from resnet_cifar100.engine.step import train_step, update
@@ -95,7 +95,7 @@ def test_every_weight_goes_up_its_gradient_and_comes_back_to_the_bit(is_adaptive
     before = [weight.detach().clone() for weight in weights]
     named = list(zip(dict(network.named_parameters()), before, strict=True))
     ways = perturbation(named, [w.grad.clone() for w in weights], rho, is_adaptive=is_adaptive)
-    with at_the_worst_place_nearby(network, rho, is_adaptive=is_adaptive):
+    with perturbed_weights(network, rho, is_adaptive=is_adaptive):
         moves = [weight.detach() - start for weight, start in zip(weights, before, strict=True)]
         assert all(weight.grad is None for weight in weights)
     assert distance(moves, ways) < 1e-5
@@ -107,7 +107,7 @@ def test_all_weights_together_move_by_the_radius():
     for weight in network.parameters():
         weight.grad = torch.randn_like(weight)
     before = torch.cat([p.detach().flatten() for p in network.parameters()])
-    with at_the_worst_place_nearby(network, 0.05, is_adaptive=False):
+    with perturbed_weights(network, 0.05, is_adaptive=False):
         after = torch.cat([p.detach().flatten() for p in network.parameters()])
     assert (after - before).norm().item() == pytest.approx(0.05, rel=1e-4)
 
@@ -120,7 +120,7 @@ def test_a_gradient_of_zero_leads_nowhere(is_adaptive):
         weight.grad = torch.zeros_like(weight)
     network[0].bias.grad = None  # as of a weight that is not trained
     before = [weight.detach().clone() for weight in network.parameters()]
-    with at_the_worst_place_nearby(network, 0.1, is_adaptive=is_adaptive):
+    with perturbed_weights(network, 0.1, is_adaptive=is_adaptive):
         assert all(map(torch.equal, network.parameters(), before))
     assert all(map(torch.equal, network.parameters(), before))
 
@@ -188,7 +188,7 @@ def test_the_norms_see_each_batch_once_and_from_where_the_weights_are(tiny_confi
 def test_without_a_radius_a_step_is_the_plain_one_to_the_bit(
     tiny_config, tiny_dataset, monkeypatch
 ):
-    monkeypatch.setattr(step, "at_the_worst_place_nearby", None)
+    monkeypatch.setattr(step, "perturbed_weights", None)
     state, batch = begin(tiny_config, tiny_dataset, dropout=0.0)
     for _ in range(3):
         train_step(state, *batch)

@@ -1,5 +1,7 @@
 """What a step draws at random depends on the seed, the step and the process, on nothing else."""
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -35,6 +37,19 @@ def losses_of_steps(tiny_config, tiny_dataset, monkeypatch):
         return found
 
     return losses
+
+
+def test_the_first_weights_depend_on_the_seed_alone(tiny_config, tiny_dataset):
+    train, _ = training_splits(tiny_dataset, tiny_config)
+    runtime, loader = create_runtime(tiny_config), TrainLoader(train, tiny_config)
+
+    def first_weights(seed: int) -> torch.Tensor:
+        torch.rand(seed + 1)  # something else is drawn before
+        config = dataclasses.replace(tiny_config, seed=seed)
+        return next(create_state(config, runtime, loader).model.parameters())
+
+    assert torch.equal(first_weights(0), first_weights(0))
+    assert not torch.equal(first_weights(0), first_weights(1))
 
 
 def test_draws_do_not_depend_on_what_was_drawn_before(losses_of_steps):

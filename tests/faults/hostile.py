@@ -168,6 +168,14 @@ LIES: dict[str, Change] = {
     "dropout 2": _model(dropout=2.0),
     "a setting too many": _model(code="x"),
     "a mean in words": lambda description, _weights: description.update(mean="grey"),
+    "deviations of 0": lambda description, _weights: description.update(std=[0.0] * 3),
+    "deviations that are NaN": lambda description, _weights: description.update(
+        std=[float("nan")] * 3
+    ),
+    "weights whose sums overflow": lambda _description, weights: weights["head.weight"].fill_(1e38),
+    "numbers for names": lambda description, _weights: description.update(
+        fine_names=list(range(100))
+    ),
     "temperature 0": _calibration(temperature=0.0),
     "temperature nan": _calibration(temperature=float("nan")),
     "temperature in words": _calibration(temperature="warm"),

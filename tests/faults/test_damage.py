@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from resnet_cifar100.bundle import _digest, describe, load_bundle, save_bundle, save_shipped
+from resnet_cifar100.bundle import _digest, describe, load_bundle, save_bundle, save_safetensors
 from resnet_cifar100.engine.checkpoint import load_newest_state, save_state
 from resnet_cifar100.errors import CheckpointError
 
@@ -182,7 +182,7 @@ def test_no_flipped_bit_of_a_network_is_believed(suffix, part, make_bundle, tmp_
     The header is what is parsed first, where a flip makes the reader itself stumble.
     """
     path = tmp_path / f"best_model{suffix}"
-    (save_bundle if suffix == ".pth" else save_shipped)(make_bundle(), path)
+    (save_bundle if suffix == ".pth" else save_safetensors)(make_bundle(), path)
     sound = fingerprint(path)
     size = path.stat().st_size if part == "whole" else 6_000
     count, harmless = (500 if full else 15), 0
@@ -212,7 +212,7 @@ def assert_names(error: CheckpointError, path: Path) -> None:
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_every_cut_of_a_network_is_refused(suffix, make_bundle, tmp_path, full, figure):
     path = tmp_path / f"best_model{suffix}"
-    (save_bundle if suffix == ".pth" else save_shipped)(make_bundle(), path)
+    (save_bundle if suffix == ".pth" else save_safetensors)(make_bundle(), path)
     content, noise = path.read_bytes(), random.Random(0)
     count = 125 if full else 10
     for _ in range(count):

@@ -61,8 +61,7 @@ def test_runs_told_to_stop_save_where_they_are_and_go_on_exactly(
 
 
 def test_a_second_sigterm_changes_nothing_and_a_second_ctrl_c_ends_at_once():
-    with Stop(0) as stop:
-        stop.begin()
+    with Stop(0):
         for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT):
             signal.raise_signal(number)
         with pytest.raises(InterruptedRunError, match="without saving") as ended:
@@ -72,9 +71,9 @@ def test_a_second_sigterm_changes_nothing_and_a_second_ctrl_c_ends_at_once():
 
 def test_a_signal_before_there_is_a_state_to_save_does_what_it_always_does():
     before = signal.getsignal(signal.SIGINT)
-    with Stop(0) as stop:
-        assert signal.getsignal(signal.SIGINT) == before
-        stop.begin()
+    stop = Stop(0)
+    assert signal.getsignal(signal.SIGINT) == before
+    with stop:
         assert signal.getsignal(signal.SIGINT) != before
     assert signal.getsignal(signal.SIGINT) == before
 
