@@ -104,7 +104,7 @@ def analysis(record: RunRecord) -> str:
         )
     if record.result and split == "test" and record.result["test/top1"] != held[-1]:
         lines.append(
-            "The curve is measured in the precision of training, the result in fp32, or TF32, from "
+            "The curve is measured in the precision of training, the result without bf16 from "
             "the file of the weights: hence they differ a little."
         )
     if record.result and record.title == "CIFAR-100":
@@ -166,7 +166,7 @@ def _quick_reference(record: RunRecord) -> str:
     rows = [
         ("The same training again", code(training_command(record.config))),
         ("Go on with the newest interrupted run", code(f"python train.py --resume{place}")),
-        ("With another one", code("python train.py --resume --run-dir RUN")),
+        ("Go on with another one", code("python train.py --resume --run-dir RUN")),
         ("Measure the weights", code(f"{package} evaluate{place}")),
         ("A report of the weights", code(f"{package} analyze {named}")),
         ("Name a picture", code(f"{package} predict PICTURE{place}")),
