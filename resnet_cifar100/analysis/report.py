@@ -173,7 +173,8 @@ def _run(material: Material) -> str:
     here = material.analysed_with
     files = "`metrics.json`"
     if material.evaluation:
-        files += ", `per_class.csv`, `per_superclass.csv`, `confusion.csv`; where it was made, `predictions.npz` too"
+        files += ", `per_class.csv`, `per_superclass.csv`, `confusion.csv`"
+        files += "; where it was made, `predictions.npz` too"
     return (
         f"<details><summary>Every setting</summary>\n\n{settings_table(material.config)}\n"
         f"</details>\n\n{environment_tables(material.environments)}\n"
