@@ -21,11 +21,11 @@ import torch
 from resnet_cifar100.cli.screen import say
 from resnet_cifar100.config import Config
 from resnet_cifar100.markdown import markdown_table
-from resnet_cifar100.recipes import RECIPES
 from resnet_cifar100.runtime import create_runtime, environment
 from resnet_cifar100.storage import replace_file
 
 ROUNDS = {"cpu": 3, "cuda": 10}
+WHOLE = "time_to_accuracy"  # the name of the benchmark of whole trainings
 MODELS = ("resnet44v2", "fast_resnet44v2", "resnet18", "speednet")
 
 
@@ -60,9 +60,9 @@ class Asked:
     """What `--precision auto` is on this device."""
     compile_fault: str
     """Why there is no compiled variant; empty where there is."""
-    recipe: str = "fast"
-    epochs: int = 0
     seeds: int = 10
+    training_flags: tuple[str, ...] = ()
+    """Of train.py, for whole trainings."""
     earlier: Mapping[str, Table] = field(default_factory=dict)
 
     @property
@@ -84,17 +84,21 @@ def main(makers: Mapping[str, Maker], argv: Sequence[str] | None = None) -> None
 
     One that fails does not keep the others from being made; the exit code is 1 then.
     """
-    flags = _parser(makers).parse_args(argv)
+    parser = _parser(makers)
+    flags, training_flags = parser.parse_known_args(argv)
+    names = flags.only or _usual(makers, flags.device)
+    if training_flags and WHOLE not in names:
+        parser.error(f"unrecognized arguments: {' '.join(training_flags)}")
     out: Path | None = flags.out
     if out is None and len(makers) > 1:
         kind = "gpu" if flags.device == "cuda" else "cpu"
         out = Path("records") / f"{date.today().isoformat()}_bench-{kind}"
     tables = read_tables(out)
-    asked = _asked(flags, tables)
+    asked = _asked(flags, tuple(training_flags), tables)
     # One network is compiled for many sizes; at its limit torch would go on eager, unasked.
     with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
         failed = []
-        for name in flags.only or _usual(makers, flags.device):
+        for name in names:
             try:
                 for table in makers[name](asked):
                     table.environment = environment()
@@ -146,7 +150,9 @@ def render(tables: Sequence[Table]) -> str:
 
 
 def _parser(makers: Mapping[str, Maker]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description="Measure, print tables of ratios, write --out.")
+    parser = argparse.ArgumentParser(
+        description="Measure, print tables of ratios, write --out.", allow_abbrev=False
+    )
     fastest = "cuda" if torch.cuda.is_available() else "cpu"
     parser.add_argument("--device", choices=list(ROUNDS), default=fastest)
     parser.add_argument("--out", type=Path, help="folder for result.json and README.md")
@@ -154,9 +160,7 @@ def _parser(makers: Mapping[str, Maker]) -> argparse.ArgumentParser:
     parser.add_argument("--turn-seconds", type=float, default=0.5, help="at least so long a turn")
     parser.add_argument("--only", type=_names(makers), help=f"some of {', '.join(makers)}")
     parser.add_argument("--models", type=_names(MODELS), default=MODELS, help="for train_step")
-    accuracy = parser.add_argument_group("time_to_accuracy")
-    accuracy.add_argument("--recipe", choices=list(RECIPES), default="fast")
-    accuracy.add_argument("--epochs", type=int, default=0, help="0 keeps those of the recipe")
+    accuracy = parser.add_argument_group(WHOLE, "whole trainings; takes flags of train.py besides")
     accuracy.add_argument("--seeds", type=int, default=10)
     return parser
 
@@ -174,10 +178,12 @@ def _names(known: Mapping[str, Maker] | Sequence[str]) -> Callable[[str], tuple[
 
 def _usual(makers: Mapping[str, Maker], device: str) -> list[str]:
     """Return all that are meant for the device: whole trainings are for a GPU, unless alone."""
-    return [n for n in makers if n != "time_to_accuracy" or device == "cuda" or len(makers) == 1]
+    return [n for n in makers if n != WHOLE or device == "cuda" or len(makers) == 1]
 
 
-def _asked(flags: argparse.Namespace, earlier: Mapping[str, Table]) -> Asked:
+def _asked(
+    flags: argparse.Namespace, training_flags: tuple[str, ...], earlier: Mapping[str, Table]
+) -> Asked:
     runtime = create_runtime(Config(device=flags.device, compile=True))
     faults = [note for note in runtime.notes if note.startswith("Not compiled")]
     return Asked(
@@ -187,8 +193,7 @@ def _asked(flags: argparse.Namespace, earlier: Mapping[str, Table]) -> Asked:
         models=flags.models,
         precision="bf16" if runtime.autocast_dtype == torch.bfloat16 else "fp32",
         compile_fault="" if runtime.is_compiled else " ".join(faults),
-        recipe=flags.recipe,
-        epochs=flags.epochs,
         seeds=flags.seeds,
+        training_flags=training_flags,
         earlier=dict(earlier),
     )

@@ -2,7 +2,8 @@
 
     python -m benchmarks.suite --device cpu|cuda [--out FOLDER] [--rounds N] [--only loader,...]
 
-On a GPU whole trainings to 75% belong to it (--seeds 10); on a CPU only with --only.
+On a GPU whole trainings to 75% belong to it (--seeds 10, and flags of train.py); on a CPU only with
+--only.
 """
 
 from benchmarks import (
@@ -14,10 +15,10 @@ from benchmarks import (
     time_to_accuracy,
     train_step,
 )
-from benchmarks.page import main
+from benchmarks.page import WHOLE, main
 
 MAKERS = {
-    "time_to_accuracy": time_to_accuracy.tables,  # first, where it is: it alone needs the data set
+    WHOLE: time_to_accuracy.tables,  # first, where it is: it alone needs the data set
     "train_step": train_step.tables,
     "step_parts": step_parts.tables,
     "loader": loader.tables,

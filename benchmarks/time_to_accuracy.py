@@ -3,7 +3,8 @@
     python -m benchmarks.time_to_accuracy --device cuda --seeds 10 --out FOLDER
     python -m benchmarks.time_to_accuracy --recipe smoke --epochs 1 --seeds 2
 
-With --out, seeds that are in its result.json already, of the same settings, are not trained again.
+The recipe is `fast` unless told, and all flags of train.py can be added. With --out, seeds that are
+in its result.json already, of the same settings, are not trained again.
 """
 
 import dataclasses
@@ -16,37 +17,32 @@ from typing import Any
 
 import torch
 
-from benchmarks.page import Asked, Table, main
+from benchmarks.page import WHOLE, Asked, Table, main
 from resnet_cifar100.cli.screen import console
+from resnet_cifar100.cli.train import training_settings
 from resnet_cifar100.config import Config
 from resnet_cifar100.data.cifar100 import load_dataset
 from resnet_cifar100.engine.record import RunRecord
 from resnet_cifar100.engine.trainer import fit
-from resnet_cifar100.recipes import create_recipe, shortened
+from resnet_cifar100.recipes import training_command
 from resnet_cifar100.runtime import choose_device, describe_device, environment
 
 TARGET = 0.75
 ONLY_AT_THE_END = 1_000_000  # of an epoch; at a point within it the host would wait for the GPU
-NAME = "time_to_accuracy"
 HOW = (
-    "Recipe `{recipe}`, {epochs} epochs, on {title}, one training for each seed. Test top-1 is "
-    "that of the final weights. Seconds are of training steps with their loading, as `train.py` "
-    "counts them (here with one point of the loss curve an epoch): without evaluation, and without "
-    "what comes before the first step, which is the column Warm-up. At {target:.0%}: the seconds "
-    "until the first epoch that ended with at least that, for seeds whose final weights have it; "
-    "the curve chooses nothing. The spread is the standard deviation over seeds."
+    "`{command}` on {title}, one training for each seed. Test top-1 is that of the final weights. "
+    "Seconds are of training steps with their loading, as `train.py` counts them (here with one "
+    "point of the loss curve an epoch): without evaluation, and without what comes before the "
+    "first step, which is the column Warm-up. At {target:.0%}: the seconds until the first epoch "
+    "that ended with at least that, for seeds whose final weights have it; the curve chooses "
+    "nothing. The spread is the standard deviation over seeds."
 )
 
 
 def settings_of(asked: Asked, seed: int) -> Config:
     """Return the settings of the training of one seed."""
-    recipe = create_recipe(asked.recipe)
-    return dataclasses.replace(
-        shortened(recipe, asked.epochs or recipe.epochs),
-        seed=seed,
-        device=asked.device,
-        log_steps=ONLY_AT_THE_END,
-    )
+    config, _ = training_settings(["--recipe", "fast", *asked.training_flags])
+    return dataclasses.replace(config, seed=seed, device=asked.device, log_steps=ONLY_AT_THE_END)
 
 
 def train(config: Config) -> RunRecord:
@@ -84,7 +80,7 @@ def seconds_to_target(epochs: Sequence[dict[str, float]], final: float) -> float
 
 def earlier_outcomes(asked: Asked, key: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the seeds that --out holds already, if they were trained with the same settings."""
-    table = asked.earlier.get(NAME)
+    table = asked.earlier.get(WHOLE)
     if table is None or table.samples["key"] != key:
         return []
     return list(table.samples["outcomes"])  # more than are asked for now, perhaps: none is lost
@@ -132,14 +128,14 @@ def _mean_cell(column: str, values: Sequence[float], count: int) -> str:
 
 def table_of(asked: Asked, key: dict[str, Any], outcomes: list[dict[str, Any]]) -> Table:
     """Return the table of the seeds so far."""
-    config = settings_of(asked, seed=0)
+    command = training_command(settings_of(asked, seed=0))
     reached = sum(o["top1"] >= TARGET for o in outcomes)
     mean = statistics.fmean(o["top1"] for o in outcomes)
     title = " and ".join(sorted({o["title"] for o in outcomes}))
     return Table(
-        name=NAME,
+        name=WHOLE,
         title=f"Time to {TARGET:.0%}",
-        how=HOW.format(recipe=config.recipe, epochs=config.epochs, title=title, target=TARGET),
+        how=HOW.format(command=command, title=title, target=TARGET),
         head=["Seed", "Test top-1", "Training s", "Warm-up s", f"At {TARGET:.0%} s"],
         rows=rows(outcomes),
         samples={"key": key, "outcomes": outcomes},
@@ -163,4 +159,4 @@ def tables(asked: Asked) -> Iterator[Table]:
 
 
 if __name__ == "__main__":
-    main({NAME: tables})
+    main({WHOLE: tables})

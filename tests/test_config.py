@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from resnet_cifar100.cli.train import _training_settings
+from resnet_cifar100.cli.train import training_settings
 from resnet_cifar100.config import Config
 from resnet_cifar100.errors import ConfigError
 from resnet_cifar100.models.factory import MODELS
@@ -239,18 +239,18 @@ def test_recipes_know_their_name_and_their_network(name):
 
 def test_early_sizes_and_their_shares_are_flags():
     growing = ["--early-sizes", "16", "28", "--early-shares", "0.1", "0.4"]
-    config, _ = _training_settings(["--recipe", "fast", *growing, "--width", "0.5"])
+    config, _ = training_settings(["--recipe", "fast", *growing, "--width", "0.5"])
     assert config == dataclasses.replace(
         create_recipe("fast"), early_sizes=(16, 28), early_shares=(0.1, 0.4), width=0.5
     )
-    plain, _ = _training_settings(["--recipe", "fast", "--early-sizes", "--early-shares"])
+    plain, _ = training_settings(["--recipe", "fast", "--early-sizes", "--early-shares"])
     assert (plain.early_sizes, plain.early_shares) == ((), ())
 
 
 def test_augmentation_and_a_teacher_are_flags():
     flags = ["--augment", "trivial_augment", "cutmix:1", "--teacher", "big.pth"]
     flags += ["--sam-rho", "1", "--sam-adaptive"]
-    config, _ = _training_settings(["--recipe", "quick", *flags, "--distillation", "kd"])
+    config, _ = training_settings(["--recipe", "quick", *flags, "--distillation", "kd"])
     expected = {
         "augment": ("trivial_augment", "cutmix:1"),
         "teacher": Path("big.pth"),

@@ -9,7 +9,7 @@ from benchmarks import experiments
 from benchmarks.experiments import _table, jobs_of, main, with_table
 from benchmarks.trainings import TABLES, Experiment
 from resnet_cifar100.analysis.groups import Group, Run
-from resnet_cifar100.cli.train import _training_settings
+from resnet_cifar100.cli.train import training_settings
 from resnet_cifar100.engine.record import load_record
 
 TINY = "--recipe smoke --image-size 8 --epochs 1 --train-size 200 --val-size 100 --batch-size 50"
@@ -27,7 +27,7 @@ def table(monkeypatch, tiny_data_dir, tmp_path):
 @pytest.mark.parametrize("name", TABLES)
 def test_the_flags_of_every_experiment_are_settings(name):
     for experiment in TABLES[name]:
-        _training_settings(experiment.flags.split())
+        training_settings(experiment.flags.split())
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -37,7 +37,7 @@ def test_every_record_has_the_settings_of_its_row(name):
         assert any(job.result for job in jobs)
         for job in jobs:
             if record := job.result:
-                config, _ = _training_settings(job.command([])[2:])
+                config, _ = training_settings(job.command([])[2:])
                 assert record.config == config.without_folders()
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from resnet_cifar100.cli.train import _training_settings
+from resnet_cifar100.cli.train import training_settings
 from resnet_cifar100.recipes import RECIPES, create_recipe, shortened, training_command
 
 
@@ -28,20 +28,20 @@ def test_the_command_of_a_run_asks_for_its_settings(recipe, changes):
     config = dataclasses.replace(create_recipe(recipe), **changes)
     words = shlex.split(training_command(config))
     assert words[:2] == ["python", "train.py"]
-    assert _training_settings(words[2:]) == (config, None)
+    assert training_settings(words[2:]) == (config, None)
 
 
 def test_the_command_of_a_recipe_that_is_no_more_is_one_of_the_reference():
     config = dataclasses.replace(create_recipe("fast"), recipe="gone")
     words = shlex.split(training_command(config))
-    asked, _ = _training_settings(words[2:])
+    asked, _ = training_settings(words[2:])
     assert asked == dataclasses.replace(config, recipe="reference")
 
 
 @pytest.mark.parametrize(("has_gpu", "recipe"), [(False, "quick"), (True, "reference")])
 def test_training_alone_says_what_it_picked_and_why(has_gpu, recipe, monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
-    config, _ = _training_settings([])
+    config, _ = training_settings([])
     assert config == create_recipe(recipe)
     assert re.match(rf"Recipe {recipe}, because this machine has .*GPU", capsys.readouterr().out)
 
@@ -51,13 +51,13 @@ def test_training_alone_says_what_it_picked_and_why(has_gpu, recipe, monkeypatch
     [("fast", 12, 3, 0), ("fast", 8, 3, 0), ("fast", 2, 1, 0), ("strong", 1, 0.5, 0)],
 )
 def test_a_short_run_warms_up_for_half_of_it_at_most(recipe, epochs, warmup, plain):
-    config, _ = _training_settings(["--recipe", recipe, "--epochs", str(epochs)])
+    config, _ = training_settings(["--recipe", recipe, "--epochs", str(epochs)])
     assert (config.epochs, config.warmup_epochs, config.plain_epochs) == (epochs, warmup, plain)
     assert config == shortened(create_recipe(recipe), epochs)
 
 
 def test_a_warm_up_that_is_asked_for_stays():
-    config, _ = _training_settings(["--recipe", "fast", "--epochs", "2", "--warmup-epochs", "2"])
+    config, _ = training_settings(["--recipe", "fast", "--epochs", "2", "--warmup-epochs", "2"])
     assert config.warmup_epochs == 2
 
 
@@ -73,7 +73,7 @@ def test_a_warm_up_that_is_asked_for_stays():
     ],
 )
 def test_a_setting_that_does_nothing_is_named_with_what_it_needs(words, said, capsys):
-    _training_settings(words.split())
+    training_settings(words.split())
     printed = " ".join(capsys.readouterr().out.split())
     assert all(part in printed for part in said)
     assert bool(printed) == bool(said)

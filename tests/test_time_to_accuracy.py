@@ -2,6 +2,8 @@
 
 import statistics
 
+import pytest
+
 from benchmarks import page
 from benchmarks import time_to_accuracy as accuracy
 
@@ -41,9 +43,25 @@ def test_seeds_that_are_written_are_not_trained_again(tmp_path, monkeypatch):
     monkeypatch.setattr("resnet_cifar100.runtime.compile_fault", lambda _device: "no compiler")
     monkeypatch.setattr(accuracy, "train", train)
     monkeypatch.setattr(accuracy, "outcome", lambda seed: outcome(seed, 0.76, 100.0 + seed))
-    makers = {accuracy.NAME: accuracy.tables}
+    makers = {page.WHOLE: accuracy.tables}
     for seeds in ("2", "3", "1", "3"):  # of a table once measured nothing is lost
         page.main(makers, ["--seeds", seeds, "--recipe", "smoke", "--out", str(tmp_path)])
     assert trained == [0, 1, 2]
     page.main(makers, ["--seeds", "1", "--recipe", "quick", "--out", str(tmp_path)])
     assert trained == [0, 1, 2, 0]
+
+
+def test_flags_of_train_py_reach_the_trainings_and_no_other_benchmark(capsys):
+    asked = page.Asked(
+        **{"device": "cpu", "rounds": 1, "turn_seconds": 1.0, "precision": "fp32"},
+        compile_fault="",
+        training_flags=("--recipe", "quick", "--epochs", "2", "--width", "0.25", "--seed", "9"),
+    )
+    config = accuracy.settings_of(asked, seed=4)
+    assert (config.recipe, config.epochs, config.width) == ("quick", 2, 0.25)
+    assert (config.seed, config.warmup_epochs) == (4, 1.0)
+    assert "--width 0.25" in accuracy.table_of(asked, {}, [outcome(4, 0.7, 1.0)]).how
+    with pytest.raises(SystemExit) as refused:
+        page.main({"loader": lambda _asked: iter(())}, ["--epochs", "2"])
+    assert refused.value.code == 2
+    assert "--epochs 2" in capsys.readouterr().err

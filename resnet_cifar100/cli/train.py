@@ -32,7 +32,7 @@ class TrainFlags(Config):
 
 def train(argv: Sequence[str]) -> None:
     """Train a network by recipe (README lists them), or --resume a run."""
-    config, given_dir = _training_settings(argv)
+    config, given_dir = training_settings(argv)
     import torch
 
     from resnet_cifar100.analysis.figures import save_curves
@@ -74,7 +74,7 @@ def train(argv: Sequence[str]) -> None:
         _show_result(record, run_dir)
 
 
-def _training_settings(argv: Sequence[str]) -> tuple[Config, Path | None]:
+def training_settings(argv: Sequence[str]) -> tuple[Config, Path | None]:
     """Return the settings that the flags ask for, and the folder of the run if it has one already.
 
     Flags override the recipe; with --resume they override what the run was started with.
