@@ -92,11 +92,11 @@ def train(job: Job, more: Sequence[str], deadline: float) -> None:
     """Train until the end or the deadline, in seconds of the monotonic clock.
 
     Raises:
-        subprocess.CalledProcessError: where the training failed.
+        RuntimeError: where the training failed.
         KeyboardInterrupt: where it was stopped, its state saved.
     """
     if job.teacher and not is_finished(job.teacher):
-        raise subprocess.CalledProcessError(1, f"no finished teacher in {job.teacher}")
+        raise RuntimeError(f"its teacher {job.teacher} has not finished")
     command = job.command(more)
     say(f"\n{job.experiment.name}, seed {job.seed}: {shlex.join(['python', *command[1:]])}")
     with subprocess.Popen(command, cwd=ROOT) as process:
@@ -113,7 +113,7 @@ def train(job: Job, more: Sequence[str], deadline: float) -> None:
     if process.returncode in STOPPED:
         raise KeyboardInterrupt
     if process.returncode:
-        raise subprocess.CalledProcessError(process.returncode, command)
+        raise RuntimeError(f"train.py ended with exit code {process.returncode}")
 
 
 def write_page(name: str, jobs: Sequence[Job], out: Path, more: Sequence[str]) -> None:
@@ -219,7 +219,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 continue
             try:
                 train(job, more, deadline)
-            except subprocess.CalledProcessError as error:
+            except RuntimeError as error:
                 failed += 1
                 say(f"{job.experiment.name}, seed {job.seed}, failed: {error}.")
             write_page(asked.table, jobs, out, more)

@@ -101,7 +101,7 @@ def main(makers: Mapping[str, Maker], argv: Sequence[str] | None = None) -> None
         for name in names:
             try:
                 for table in makers[name](asked):
-                    table.environment = environment()
+                    table.environment = environment(torch.device(asked.device))
                     tables[table.name] = table
                     say(f"\n{table.markdown()}")
                     if out:

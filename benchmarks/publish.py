@@ -43,7 +43,7 @@ from tests.export.hub_store import environment as client_environment
 
 TOKEN = "hf_" + "PlAnTeD0123456789abcdefghijklmnopqrs"
 NET = ("model", "tester/fast")
-HEAD = ["What", "At least", "Measured"]
+HEAD = ["What", "Wanted", "Measured"]
 KILLS = 20
 
 PUSH = """
@@ -158,11 +158,11 @@ def measure_kills(folder: Path) -> Rows:
     return [
         (
             "Pushes killed with SIGKILL: old or new revision whole",
-            "20 of 20",
+            f"{KILLS} of {KILLS}",
             f"{whole} of {KILLS}",
         ),
         ("of these, killed before the commit", "", str(old)),
-        ("The next push arrives", "20 of 20", f"{arrived} of {KILLS}"),
+        ("The next push arrives", f"{KILLS} of {KILLS}", f"{arrived} of {KILLS}"),
     ]
 
 

@@ -28,7 +28,7 @@ HOW = (
     "1,000 of them corrupted in 12 ways, all figures drawn: a process from start to end. Medians "
     "over {rounds} rounds, and lowest to highest."
 )
-PEAK = "import resource, runpy, sys; sys.argv[0] = '__main__.py'\n"
+PEAK = "import resource, runpy, sys\n"
 PEAK += "try: runpy.run_module('resnet_cifar100', run_name='__main__')\n"
 PEAK += "finally: print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)"
 

@@ -4,7 +4,7 @@
     python -m benchmarks.time_to_accuracy --recipe smoke --epochs 1 --seeds 2
 
 The recipe is `fast` unless told, and all flags of train.py can be added. With --out, seeds that are
-in its result.json already, of the same settings, are not trained again.
+in its result.json already are not trained again.
 """
 
 import dataclasses
@@ -24,6 +24,7 @@ from resnet_cifar100.config import Config
 from resnet_cifar100.data.cifar100 import load_dataset
 from resnet_cifar100.engine.record import RunRecord
 from resnet_cifar100.engine.trainer import fit
+from resnet_cifar100.errors import ConfigError
 from resnet_cifar100.recipes import training_command
 from resnet_cifar100.runtime import choose_device, describe_device, environment
 
@@ -79,10 +80,19 @@ def seconds_to_target(epochs: Sequence[dict[str, float]], final: float) -> float
 
 
 def earlier_outcomes(asked: Asked, key: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the seeds that --out holds already, if they were trained with the same settings."""
+    """Return the seeds that --out holds already.
+
+    Raises:
+        ConfigError: where they are of other settings, or of code that is not known to be the same.
+    """
     table = asked.earlier.get(WHOLE)
-    if table is None or table.samples["key"] != key:
+    if table is None:
         return []
+    if table.samples["key"] != key or key["uncommitted_changes"]:
+        raise ConfigError(
+            "--out holds seeds of other settings, another commit or uncommitted changes: name "
+            "another folder"
+        )
     return list(table.samples["outcomes"])  # more than are asked for now, perhaps: none is lost
 
 
@@ -90,7 +100,7 @@ def key_of(asked: Asked) -> dict[str, Any]:
     """Return all that seeds of one table share: settings, device, commit and version of torch."""
     settings = json.loads(settings_of(asked, seed=0).to_json())
     device = describe_device(choose_device(asked.device))
-    here = environment()
+    here = environment(choose_device(asked.device))
     return {
         "settings": settings,
         "device": device,

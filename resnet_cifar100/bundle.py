@@ -9,7 +9,6 @@ import dataclasses
 import hashlib
 import io
 import json
-import math
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,12 +21,12 @@ from torch import Tensor
 from resnet_cifar100.config import Config, ModelConfig
 from resnet_cifar100.constants import IMAGE_SIZE
 from resnet_cifar100.data.transforms import Preprocess
+from resnet_cifar100.description import check_description
 from resnet_cifar100.errors import CheckpointError
 from resnet_cifar100.models.factory import Model, create_model
 from resnet_cifar100.storage import check_header, check_zip, replace_with_checksum
 
 FORMAT = 1
-_PROVENANCE = {"dataset", "metrics", "config", "environment"}
 _BLACK = torch.zeros(1, 3, IMAGE_SIZE, IMAGE_SIZE, dtype=torch.uint8)
 CLASS_MEANS = "calibration.class_means"  # the one tensor in a file that is not the network's
 
@@ -141,25 +140,21 @@ def load_bundle(path: Path) -> Bundle:
             raise CheckpointError(f"{path} would unpack to more than its own size")
         if digest != _digest(weights, content):
             raise CheckpointError(f"{path} is damaged: its content does not match its SHA-256")
+        check_description(content)
         class_means = weights.pop(CLASS_MEANS, None)
         model_config = ModelConfig(**content["model"])
         fine, coarse, groups = (
             tuple(content[name]) for name in ("fine_names", "coarse_names", "fine_to_coarse")
         )
-        if not len(fine) == len(groups) == model_config.num_classes:
-            raise CheckpointError(f"{path} names {len(fine)} of {model_config.num_classes} classes")
-        if not all(isinstance(name, str) for name in (*fine, *coarse)):
-            raise CheckpointError(f"{path} names its classes by something other than words")
-        if not set(groups) <= set(range(len(coarse))):
-            raise CheckpointError(f"{path} has classes of superclasses that it does not name")
-        if unsaid := _PROVENANCE - content["provenance"].keys():
-            raise CheckpointError(f"{path} does not say by which run it was made: no {min(unsaid)}")
+        if len(fine) != model_config.num_classes:
+            raise ValueError(f"it names {len(fine)} of {model_config.num_classes} classes")
         model = _network(model_config, weights)
         calibration = Calibration(  # older files have none
             **content.get("calibration", {}),
             class_means=None if class_means is None else class_means.float(),
         )
-        _check_calibration(calibration, model)
+        if class_means is not None and not _are_means(class_means, model):
+            raise ValueError("its calibration is not one that `calibrate` writes")
         bundle = Bundle(
             model_config=model_config,
             model=model,
@@ -225,14 +220,10 @@ def _network(config: ModelConfig, weights: dict[str, Tensor]) -> Model:
     return model
 
 
-def _check_calibration(calibration: Calibration, model: Model) -> None:
-    """Refuse, with a ValueError or TypeError, what `calibrate` would not have written."""
-    means, limit = calibration.class_means, calibration.most_strangeness
-    is_sound = 0 < calibration.temperature < math.inf and (limit is None or 0 <= limit < math.inf)
-    if means is not None:
-        is_sound &= means.shape == model.head.weight.shape and bool(means.isfinite().all())
-    if not is_sound:
-        raise ValueError("its calibration is not one that `calibrate` writes")
+def _are_means(class_means: Tensor, model: Model) -> bool:
+    """Whether a tensor can be the means of the classes in the features of `model`."""
+    shape = model.head.weight.shape
+    return class_means.shape == shape and bool(class_means.isfinite().all())
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -10,9 +10,10 @@ from resnet_cifar100.bundle import Bundle
 class Judge(nn.Module):
     """All that is asked of a picture: uint8 images (N,3,H,W) -> probs (N,K), strangeness (N,).
 
-    Strangeness is the cosine distance, 0 to 2, from the features to the mean of the nearest class;
-    0 without calibration. After Sun et al. 2022 (https://arxiv.org/abs/2204.06507), who compare
-    with single training images; docs/web.md has what it finds here, and what was tried beside it.
+    Strangeness is an out-of-distribution score: the cosine distance, 0 to 2, from the features to
+    the mean of the nearest class; 0 where no means are known. After Sun et al. 2022
+    (https://arxiv.org/abs/2204.06507), who compare with single training images; docs/web.md has
+    what it finds here, and what was tried beside it.
     """
 
     def __init__(self, bundle: Bundle) -> None:

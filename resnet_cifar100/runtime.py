@@ -21,6 +21,7 @@ from resnet_cifar100.config import Config, without_password
 from resnet_cifar100.errors import ConfigError
 from resnet_cifar100.parallel import highest_of_all_processes, local_device, world_size
 
+CPU = torch.device("cpu")
 CPUINFO = Path("/proc/cpuinfo")  # of Linux
 
 
@@ -116,10 +117,10 @@ def describe_device(device: torch.device) -> str:
     return str(device)
 
 
-def environment(notes: Sequence[str] = ()) -> dict[str, Any]:
+def environment(device: torch.device = CPU, notes: Sequence[str] = ()) -> dict[str, Any]:
     """Return what a figure is read with: versions, hardware, commit; no host, no absolute path.
 
-    `notes` are those of the Runtime: the device, precision and compilation that were used.
+    `device` is the one that was used; `notes` are those of the Runtime on it.
     """
     commit, is_dirty = _git_commit()
     return {
@@ -133,7 +134,7 @@ def environment(notes: Sequence[str] = ()) -> dict[str, Any]:
         "cpu": _cpu_model(),
         "cpu_cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
         "runtime": list(notes),
         "command": f"python {_program()} {shlex.join(map(_without_folder, sys.argv[1:]))}".rstrip(),
     }
@@ -168,9 +169,9 @@ def compile_fault(device: torch.device) -> str:
 
 
 def _program() -> str:
-    """Return what was called: train.py, or the package with -m."""
-    name = Path(sys.argv[0]).name
-    return "-m resnet_cifar100" if name == "__main__.py" else name
+    """Return what was called: a file, or with -m a module."""
+    spec = sys.modules["__main__"].__spec__
+    return f"-m {spec.name.removesuffix('.__main__')}" if spec else Path(sys.argv[0]).name
 
 
 def _without_folder(argument: str) -> str:

@@ -13,7 +13,7 @@ ALL_SOURCES = [*SOURCES, *sorted((ROOT / "tests").rglob("*.py")), *sorted(ROOT.g
 ALL_SOURCES += sorted((ROOT / "benchmarks").rglob("*.py"))
 LAYERS = (  # each may import from the lines above it, and from its own folder
     ("constants", "errors"),
-    ("limits", "markdown"),
+    ("limits", "markdown", "description"),
     ("config",),
     ("recipes", "parallel"),
     ("runtime", "storage"),

@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-import json
 from contextlib import ExitStack
 
 import pytest
@@ -246,11 +245,6 @@ def test_a_step_of_whole_images_has_no_resize(few_images, speedy_config):
     assert cells[3:] == ["1,000.0", "20.00%", "20.00%", "-", "20.00%", "20.00%", "20.00%"]
 
 
-@pytest.mark.parametrize(("percent", "expected"), [(50, 50.0), (99, 99.0), (100, 100.0)])
-def test_a_percentile_is_one_of_the_values(percent, expected):
-    assert inference.percentile([float(v) for v in range(100, 0, -1)], percent) == expected
-
-
 def test_thread_counts_double_up_to_all_cores(monkeypatch):
     monkeypatch.setattr(scaling.os, "cpu_count", lambda: 6)
     assert scaling.thread_counts() == [1, 2, 4, 6]
@@ -271,39 +265,3 @@ def test_processes_meet_work_together_and_leave():
     with ExitStack() as stack:
         met = processes.joined_processes(stack, 2, Config(device="cpu", batch_size=4))
         assert processes.joined_block(met, sum_of_ranks)(3) == [3.0]
-
-
-def test_a_later_call_replaces_its_own_tables_alone(tmp_path):
-    def table(name, value):
-        return page.Table(name, name.title(), "How.", ["A"], [[value]], {"seconds": [1.5, 2.0]})
-
-    makers = {
-        "first": lambda _asked: iter([table("first", "old")]),
-        "second": lambda _asked: iter([table("second", "kept")]),
-    }
-    page.main(makers, ["--out", str(tmp_path)])
-    makers["first"] = lambda _asked: iter([table("first", "new")])
-    page.main(makers, ["--out", str(tmp_path), "--only", "first"])
-    text = (tmp_path / "README.md").read_text()
-    assert "| new |" in text
-    assert "| kept |" in text
-    assert "| old |" not in text
-    content = json.loads((tmp_path / "result.json").read_text())
-    assert content["second"]["samples"] == {"seconds": [1.5, 2.0]}
-    assert "[ 1.5, 2.0 ]" in (tmp_path / "result.json").read_text()
-    assert content["first"]["environment"]["command"].startswith("python")
-
-
-def test_a_benchmark_that_fails_does_not_keep_the_others_from_being_made(tmp_path, capsys):
-    def broken(_asked):
-        raise RuntimeError("out of luck")
-
-    table = page.Table("second", "Second", "How.", ["A"], [["made"]], {})
-    makers = {"first": broken, "second": lambda _asked: iter([table])}
-    with pytest.raises(SystemExit) as ended:
-        page.main(makers, ["--out", str(tmp_path)])
-    assert ended.value.code == 1
-    assert "| made |" in (tmp_path / "README.md").read_text()
-    shown = capsys.readouterr()
-    assert "out of luck" in shown.err
-    assert "--only first" in shown.out

@@ -14,6 +14,7 @@ RECORD = str(REPOSITORY / "records" / "2026-11-23_fast-seed0")
     [
         (["app", "--port", "65536"], 3, "--port must be in 0 to 65535, got 65536"),
         (["app", "--port", "-1"], 3, "--port must be in 0 to 65535, got -1"),
+        (["app", "--host", "127.0.0..1", "--checkpoint-path", WEIGHTS], 3, "cannot be served"),
         (["analyze", "model.onnx"], 4, "model.onnx is an ONNX file"),
         (["export", "onnx", "--checkpoint-path", "model.onnx"], 4, "model.onnx is an ONNX file"),
         (["calibrate", "--held-out", WEIGHTS], 3, "--held-out needs a run that held images out"),

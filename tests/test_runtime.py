@@ -4,6 +4,8 @@ import json
 import platform
 import shlex
 import subprocess
+import sys
+from importlib.machinery import ModuleSpec
 
 import pytest
 import torch
@@ -85,6 +87,7 @@ def test_a_machine_without_glibc_frees_memory_as_it_does(fault, monkeypatch):
 
 
 def test_the_stamp_of_the_environment_names_no_folder(monkeypatch):
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
     monkeypatch.setattr("sys.argv", ["/home/somebody/project/train.py", "--lr", "0.1"])
     stamp = environment()
     assert stamp["command"] == "python train.py --lr 0.1"
@@ -95,7 +98,23 @@ def test_the_stamp_of_the_environment_names_no_folder(monkeypatch):
 def test_the_command_in_the_stamp_can_be_given_again(monkeypatch):
     words = ["train.py", "--log-file", "my logs.md", "--data-dir", "$HOME"]
     monkeypatch.setattr("sys.argv", words)
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
     assert shlex.split(environment()["command"]) == ["python", *words]
+
+
+@pytest.mark.parametrize("module", ["benchmarks.suite", "resnet_cifar100"])
+def test_the_command_of_a_module_names_the_module(module, monkeypatch):
+    name = module if "." in module else f"{module}.__main__"
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", ModuleSpec(name, None))
+    monkeypatch.setattr("sys.argv", ["/home/somebody/suite.py", "--out", "x"])
+    assert environment()["command"] == f"python -m {module} --out x"
+
+
+def test_a_gpu_that_was_not_used_is_not_in_the_stamp(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"GPU {device.index}")
+    assert environment()["gpu"] is None
+    assert environment(torch.device("cuda", 1))["gpu"] == "GPU 1"
 
 
 X86 = """processor : 0

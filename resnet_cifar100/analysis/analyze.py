@@ -68,12 +68,11 @@ def analyze(path: Path, record_dir: Path | None, out: Path, options: Options, sa
     record = _find_record(path, record_dir, bundle)
     if bundle is None and (record is None or not record.history.epochs):
         raise CheckpointError(f"{path} holds no weights and no finished epoch: nothing to analyse")
-    here = environment()  # before the files of an earlier report count as changes
     data = load_split(bundle.provenance, options.split, options.data_dir) if bundle else None
     clear_report(out)
     evaluation = _evaluate(bundle, *data, options, say) if bundle and data else None
     name = path.stem if path.is_file() else path.resolve().name
-    material = Material(name, record, evaluation, here, options.with_images)
+    material = Material(name, record, evaluation, environment(options.device), options.with_images)
     say(f"Drawing the figures and writing {out} ...")
     if evaluation:
         write_tables(evaluation, out)

@@ -28,7 +28,9 @@ def draw_superclass_matrix(figure: Figure, confusion: Tensor, names: Names) -> N
             if row == column or share >= WORTH_A_NUMBER:
                 is_deep = row != column and share > 0.55 * float(errors.max())
                 axes.text(
-                    *(column, row, f"{share:.0f}"),
+                    column,
+                    row,
+                    f"{share:.0f}",
                     ha="center",
                     va="center",
                     fontsize=8,

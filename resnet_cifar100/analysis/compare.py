@@ -142,8 +142,8 @@ def _render(groups: Sequence[Group], figures: Figures) -> str:
         "Mean and standard deviation of the test top-1 of the weights kept, over runs that differ "
         "in their seeds alone. Against A: points more than the first. p: the chance of means so "
         "far apart without a difference (Welch's t-test, two-sided). Gap: train less held-out "
-        "top-1 at the end, in points. Time: training. By the choice of 10,000 test images alone a "
-        "figure is uncertain by up to 0.5 points, by less against another on the same images.\n",
+        "top-1 at the end, in points. Time: training. The choice of 10,000 test images gives a "
+        "figure a standard error of up to 0.5 points; less against another on the same images.\n",
         "".join(f"- {caution}\n" for caution in cautions(groups)),
         "## Curves\n",
         curves,
@@ -174,7 +174,10 @@ def cautions(groups: Sequence[Group]) -> list[str]:
             f"be in up to {1 - 0.95**tests:.0%} of such tables. A p below 0.05 even when "
             f"multiplied by {tests} is more than that (Bonferroni)."
         )
-    stamps = [run.record.environments[-1] for group in groups for run in group.runs]
+    runs = [run for group in groups for run in group.runs]
+    stamps = [stamp for run in runs for stamp in run.record.environments]
+    if any(stamp.get("uncommitted_changes") for stamp in stamps):
+        lines.append("The code of some runs had uncommitted changes.")
     for key in ("commit", "torch", "cpu", "gpu"):
         if len({str(stamp.get(key)) for stamp in stamps}) > 1:
             lines.append(f"The runs are not all of the same {key}.")

@@ -106,8 +106,9 @@ def advise_on_predictions(
         )
         yield Advice("Calibration", evidence, "--val-size 5000")
     names, scores = names.in_markdown, class_scores(confusion)
-    uncertainty = SURE * (scores.recall * (1 - scores.recall) / scores.support).sqrt()
-    is_weak = scores.recall + uncertainty < scores.recall.mean() - WEAK
+    limit = (scores.recall.mean() - WEAK).clamp(min=0)
+    deviation = (limit * (1 - limit) / scores.support).sqrt()  # of a class just at the limit
+    is_weak = scores.recall + SURE * deviation < limit
     is_weak &= scores.support >= ENOUGH_OF_A_CLASS
     weak = [fine for fine in scores.recall.argsort().tolist() if is_weak[fine]]
     if weak:

@@ -79,6 +79,8 @@ def differing_settings(records: Sequence[RunRecord]) -> list[str]:
 def settings_of(record: RunRecord) -> dict[str, Any]:
     """Return what makes an experiment of a run, by name: its settings and its data set."""
     values = {"data set": record.title, **dataclasses.asdict(record.config)}
+    if teacher := record.environments[-1].get("teacher"):  # not where it lies, but which it is
+        values["teacher"] = f"SHA-256 {teacher.rpartition(' ')[2][:10]}"
     words = {
         name: " ".join(map(str, v)) or "none" for name, v in values.items() if isinstance(v, tuple)
     }

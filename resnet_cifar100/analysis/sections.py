@@ -219,7 +219,9 @@ def confidence_section(evaluation: Evaluation, figures: Figures) -> str:
             f"{how}; the test set never does."
         )
     if evaluation.split == "val":
-        lines.append("These images chose the weights, so they flatter them.")
+        lines.append(
+            "These images chose the weights, and may have set the temperature: both flatter."
+        )
     coverage, risk = risk_coverage(predictions.confidence, predictions.hits)
     for most in RISKS:
         allowed = coverage[risk <= most]

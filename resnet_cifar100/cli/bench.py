@@ -35,7 +35,6 @@ def bench(
     from resnet_cifar100.storage import replace_file
 
     keep_freed_memory()
-    stamp = environment()  # before the files of the result count as changes
     bundle = load_bundle(checkpoint_path or default_checkpoint())
     if fault := compile_fault(torch.device("cpu")):
         say(f"Not compiled: torch.compile does not work here ({fault}).")
@@ -50,5 +49,5 @@ def bench(
         forms = {name: form._asdict() for name, form in measured.forms.items()}
         result = {"forms": forms, "bytes": measured.sizes, "images": measured.images}
         replace_file(out / "inference.md", page)
-        text = json.dumps({**result, "environment": stamp}, indent=2)
+        text = json.dumps({**result, "environment": environment()}, indent=2)
         replace_file(out / "inference.json", text + "\n")

@@ -43,10 +43,10 @@ def evaluate(
     from resnet_cifar100.runtime import choose_device, keep_freed_memory
 
     keep_freed_memory()
-    path, target = checkpoint_path or default_checkpoint(), choose_device(device)
+    path = checkpoint_path or default_checkpoint()
+    target = choose_device("cpu" if path.suffix == ".onnx" else device)
     if path.suffix == ".onnx":
         predict, provenance = _onnx_predict(path)
-        target = choose_device("cpu")
     else:
         bundle = load_bundle(path).to(target)
         predict, provenance = bundle.logits, bundle.provenance
@@ -93,7 +93,9 @@ def predict(
         raise ImageError(f"{len(refused)} of {len(images)} pictures refused")
 
 
-def calibrate(held_out: Path, checkpoint_path: Path | None = None) -> None:
+def calibrate(
+    held_out: Path, checkpoint_path: Path | None = None, data_dir: Path | None = None
+) -> None:
     """Fit probabilities and the limit for strange pictures on held-out images, into a checkpoint.
 
     Args:
@@ -101,6 +103,7 @@ def calibrate(held_out: Path, checkpoint_path: Path | None = None) -> None:
             that it never saw.
         checkpoint_path: File to write the calibration into, by default --held-out itself. Another
             one should come from the same recipe.
+        data_dir: Folder that holds cifar-100-python; by default the one that the run used.
     """
     from resnet_cifar100.analysis.calibration import fit_calibration, fit_class_means
     from resnet_cifar100.bundle import dtype_of, load_bundle, save_bundle, save_safetensors
@@ -118,7 +121,7 @@ def calibrate(held_out: Path, checkpoint_path: Path | None = None) -> None:
     if not config.val_size:
         raise ConfigError("--held-out needs a run that held images out (--val-size 5000)")
     keep_freed_memory()
-    dataset, val_split = load_split(bundle.provenance, "val", None)
+    dataset, val_split = load_split(bundle.provenance, "val", data_dir)
     train_split, _ = training_splits(dataset, config)
     source = f"fitted on {len(val_split.labels):,} training images held out from "
     source += f"recipe {config.recipe}, seed {config.seed}"

@@ -52,8 +52,9 @@ def push(
         names = check_folder(folder, kind, token)
         size = sum((folder / name).stat().st_size for name in names) / 1e6
         say(f"{folder}: {len(names)} files, {size:.1f} MB, checked.")
-        if token is not None:
-            say(f"Pushing it to {repo} ({kind}) ...")
-            say(push_folder(folder, repo, kind, token, private=private))
-    if dry_run:
+    if token is None:
         say("Nothing was pushed: this was a dry run.")
+        return
+    for kind, folder in folders.items():
+        say(f"Pushing {folder} to {repo} ({kind}) ...")
+        say(push_folder(folder, repo, kind, token, private=private))

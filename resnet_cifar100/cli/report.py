@@ -70,7 +70,7 @@ def compare(
     """Set runs side by side: settings that differ, results over seeds, curves, significance.
 
     Args:
-        runs: One or more folders of runs, under checkpoints/ or records/. Those that differ in
+        runs: Two or more folders of runs, under checkpoints/ or records/. Those that differ in
             their seeds alone count as one experiment.
         out: Folder to write to.
     """

@@ -36,12 +36,11 @@ def app(
     from resnet_cifar100.serve.texts import USAGE, about
 
     host = host or os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1")
-    named = os.environ.get("GRADIO_SERVER_PORT", "7860")
-    if port is None and not named.isdecimal():
-        raise ConfigError(f"GRADIO_SERVER_PORT must be a number, got {named}")
-    port = int(named) if port is None else port
-    if not 0 <= port < 2**16:
-        raise ConfigError(f"--port must be in 0 to 65535, got {port}")
+    flag, named = "--port", str(port)
+    if port is None:
+        flag, named = "GRADIO_SERVER_PORT", os.environ.get("GRADIO_SERVER_PORT", "7860")
+    if not (named.isdecimal() and len(named) <= 5 and int(named) < 2**16):
+        raise ConfigError(f"{flag} must be in 0 to 65535, got {named}")
     checkpoint_path = checkpoint_path or default_checkpoint()
     predictor = Predictor(open_network(checkpoint_path))
     if ignored := ignored_variables():
@@ -54,7 +53,7 @@ def app(
         page = create_page(predictor, *_examples(uploads), card, USAGE)
         return create_server(predictor, page, uploads)
 
-    run_server(create, host, port, say)
+    run_server(create, host, int(named), say)
 
 
 def _examples(folder: Path) -> tuple[list[Path], str]:

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import importlib.util
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,6 +48,8 @@ def train(argv: Sequence[str]) -> None:
 
     choose_device(config.device)  # what is wrong is refused before data is fetched
     Augment(config.augment)
+    if config.tensorboard and importlib.util.find_spec("tensorboard") is None:
+        raise ConfigError("--tensorboard needs the package: pip install tensorboard")
     check_teacher(config)
     for size in (*config.early_sizes, config.image_size):
         summarize(dataclasses.replace(config.model_config, image_size=size))

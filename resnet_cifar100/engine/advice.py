@@ -109,24 +109,16 @@ def _regularise(record: RunRecord) -> Iterator[Advice]:
 
 
 def _augment(record: RunRecord) -> Iterator[Advice]:
-    train, config = record.history.epochs[-1]["train/top1"], record.config
-    rest = f"{measured_top1(record)[-1]:.2%}"
-    flags = [] if config.augment else ["--augment trivial_augment"]
-    if config.crop_fill != "reflect":
-        flags.append("--crop-fill reflect")
-    if not config.flip:
-        flags.append("--flip")
-    elif not config.alternating_flip:
-        flags.append("--alternating-flip")
-    if top1_gap(record) < WIDE_GAP or not flags:
+    if record.config.augment or top1_gap(record) < WIDE_GAP:
         return
+    train = record.history.epochs[-1]["train/top1"]
     evidence = (
-        f"In the last epoch {train:.2%} of the training images were recognised, {rest} of the "
-        f"{record.history.split} images: more variety is what gains most then, in this "
-        "project's ablation of 50 epochs. `--augment` goes further than crop and flip: "
-        "TrivialAugment, CutMix, Cutout, Mixup and others."
+        f"In the last epoch {train:.2%} of the training images were recognised, "
+        f"{measured_top1(record)[-1]:.2%} of the {record.history.split} images. More variety "
+        "gained most in this project's ablation of 50 epochs: TrivialAugment and CutMix two points "
+        "each; Cutout and Mixup nothing that three seeds can show."
     )
-    yield Advice("Enhanced augmentation", evidence, " ".join(flags))
+    yield Advice("Enhanced augmentation", evidence, "--augment trivial_augment")
 
 
 def _lower_lr(record: RunRecord) -> Iterator[Advice]:

@@ -16,6 +16,7 @@ from resnet_cifar100.engine.advice import (
     top1_gap,
 )
 from resnet_cifar100.engine.record import Row, RunRecord
+from resnet_cifar100.engine.schedule import image_size_at
 from resnet_cifar100.markdown import SYNTHETIC_WARNING, code, duration, markdown_table, plain
 from resnet_cifar100.models.summary import Part, summarize
 from resnet_cifar100.recipes import training_command
@@ -139,8 +140,8 @@ def recommendations(advice: Sequence[Advice], record: RunRecord | None) -> str:
     if not advice:
         return "Nothing in these figures gives a reason to change a setting.\n"
     if record.history.split == "test":
-        text += "\nThe curve behind these is that of the test set, which may choose nothing: try "
-        text += "them with `--val-size 5000`.\n"
+        text += "\nFigures of the test set may choose nothing: try settings with "
+        text += "`--val-size 5000`.\n"
     return text
 
 
@@ -150,9 +151,19 @@ def _status(record: RunRecord) -> str:
     line += f"recipe {code(record.config.recipe)}"
     if record.status == "running" and done:
         measured = record.history.epochs[-1]["train_seconds"]
-        rest = measured / done * (total - done) - (record.history.train_seconds - measured)
+        rest = measured * _pixels(record, done, total) / _pixels(record, 0, done)
+        rest -= record.history.train_seconds - measured
         line += f", about {duration(max(0.0, rest))} of training left"
     return line + ".\n"
+
+
+def _pixels(record: RunRecord, first: int, last: int) -> int:
+    """Return the pixels that an image has over the steps of some epochs: their cost, roughly."""
+    n = record.steps_per_epoch
+    sizes = (
+        image_size_at(step, record.config, steps_per_epoch=n) for step in range(first * n, last * n)
+    )
+    return sum(size**2 for size in sizes)
 
 
 def _advice(record: RunRecord) -> str:

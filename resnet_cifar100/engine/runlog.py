@@ -14,11 +14,7 @@ from resnet_cifar100.engine.progress import RunProgress
 from resnet_cifar100.engine.record import Row, RunRecord, load_record
 from resnet_cifar100.engine.schedule import lr_at
 from resnet_cifar100.engine.state import TrainState, non_finite
-from resnet_cifar100.errors import (
-    CheckpointError,
-    ConfigError,
-    InterruptedRunError,
-)
+from resnet_cifar100.errors import CheckpointError, InterruptedRunError
 from resnet_cifar100.models.summary import summarize
 from resnet_cifar100.parallel import is_main_process
 from resnet_cifar100.runtime import environment
@@ -49,7 +45,6 @@ class RunLog:
         self.tensorboard = None
         if state.config.tensorboard and is_main_process():
             self.tensorboard = _tensorboard_writer(run_dir, state)
-        if self.tensorboard:
             self.tensorboard.add_text("dataset", title)
         self.started = time.perf_counter()
 
@@ -154,7 +149,7 @@ class RunLog:
 
 def _this_session(state: TrainState) -> Row:
     """Return the environment, with the teacher where there is one."""
-    here = environment(state.runtime.notes)
+    here = environment(state.runtime.device, state.runtime.notes)
     return {**here, "teacher": state.teacher.description} if state.teacher else here
 
 
@@ -167,8 +162,6 @@ def _earlier_sessions(run_dir: Path, state: TrainState) -> list[Row]:
 
 
 def _tensorboard_writer(run_dir: Path, state: TrainState) -> "SummaryWriter":
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise ConfigError("--tensorboard needs the package: pip install tensorboard") from error
+    from torch.utils.tensorboard import SummaryWriter  # an extra
+
     return SummaryWriter(str(run_dir / "tensorboard"), purge_step=state.step + 1)

@@ -39,16 +39,19 @@ def write_onnx(bundle: Bundle, path: Path, data_dir: Path | None, say: Say) -> N
 
     Raises:
         CheckpointError: where it cannot be written.
-        ExportError: where the answers differ; the file is then removed.
+        DataError: where the data set is damaged.
+        ExportError: where the answers differ; what stood at `path` is then untouched.
     """
-    save_onnx(bundle, path)
-    difference = _compare(bundle, path, data_dir, say)
-    if not difference <= MOST_DIFFERENCE:
-        path.unlink()
-        raise ExportError(
-            f"{path} answered otherwise than PyTorch (probabilities {difference:.1g} apart) and "
-            "was removed"
-        )
+    with tempfile.TemporaryDirectory() as folder:
+        unchecked = Path(folder, path.name)
+        save_onnx(bundle, unchecked)
+        difference = _compare(bundle, unchecked, data_dir, say)
+        if not difference <= MOST_DIFFERENCE:
+            raise ExportError(
+                f"{path} was not written: it would answer otherwise than PyTorch (probabilities "
+                f"{difference:.1g} apart)"
+            )
+        replace_file(path, unchecked.read_bytes())
 
 
 def write_small(bundle: Bundle, source: Path, data_dir: Path | None, say: Say) -> Path:
@@ -56,6 +59,7 @@ def write_small(bundle: Bundle, source: Path, data_dir: Path | None, say: Say) -
 
     Raises:
         CheckpointError: where it cannot be written.
+        DataError: where the data set is damaged.
     """
     path = source.with_stem(f"{source.stem}-small")
     save_small(source, path, SMALL_BYTES)

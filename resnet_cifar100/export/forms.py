@@ -26,7 +26,7 @@ class Form(NamedTuple):
     top1: float
     same_top1: int  # images with the same most probable class as the first form's
     largest_difference: float  # of a probability, from the first form's
-    images_per_s: float  # in batches of 500, median
+    images_per_s: float  # in batches, median over rounds
     p50_ms: float  # of one image
     p99_ms: float
 

@@ -5,7 +5,6 @@ the server answers is not repeated either, by this project or by the client, sin
 """
 
 import contextlib
-import json
 import os
 import tempfile
 import warnings
@@ -29,6 +28,7 @@ from huggingface_hub import (
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 from huggingface_hub.utils import logging, validate_repo_id  # type: ignore[attr-defined]
 
+from resnet_cifar100 import __version__
 from resnet_cifar100.errors import ConfigError, ExportError
 from resnet_cifar100.export.release import MANIFEST, check_folder, read_manifest
 
@@ -102,7 +102,8 @@ def push_folder(folder: Path, repo: str, kind: str, token: str, *, private: bool
         ours = _pushed_before(repo, kind, found.sha, token) if MANIFEST in theirs else set()
     if private and not found.private:
         raise ExportError(f"{repo} exists and is public; make it private on the Hub first")
-    if foreign := sorted(theirs & set(names) - ours - _OF_THE_HUB):
+    is_fresh = theirs <= _OF_THE_HUB
+    if not is_fresh and (foreign := sorted(theirs & set(names) - ours)):
         raise ExportError(
             f"{repo} holds {foreign[0]}, which no push of this project wrote; name another --repo"
         )
@@ -113,7 +114,7 @@ def push_folder(folder: Path, repo: str, kind: str, token: str, *, private: bool
                 *(CommitOperationAdd(name, folder / name) for name in names),
                 *(CommitOperationDelete(name) for name in sorted(theirs & ours - set(names))),
             ],
-            commit_message=_message(folder),
+            commit_message=f"Publish with resnet_cifar100 {__version__}",
             repo_type=kind,
             parent_commit=found.sha,
         )
@@ -127,11 +128,6 @@ def _pushed_before(repo: str, kind: str, revision: str | None, token: str) -> se
             repo, MANIFEST, repo_type=kind, revision=revision, token=token, cache_dir=cache
         )
         return {MANIFEST, *files} if (files := read_manifest(Path(path).parent)) else set()
-
-
-def _message(folder: Path) -> str:
-    made_by = json.loads((folder / MANIFEST).read_text())["made_by"]
-    return f"Publish with {made_by}"
 
 
 @contextlib.contextmanager

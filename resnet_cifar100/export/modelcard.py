@@ -147,15 +147,14 @@ def _answers(bundle: Bundle) -> str:
 
 
 def _figures(folder: Path) -> str:
-    shown = {
-        name: f"report/figures/{name}-light.png"
-        for name in _FIGURES
+    images = [
+        f"![{caption}](report/figures/{name}-light.png)\n\n"
+        for name, caption in _FIGURES.items()
         if (folder / f"report/figures/{name}-light.png").is_file()
-    }
-    if not shown:
+    ]
+    if not images:
         return ""
-    images = "\n\n".join(f"![{_FIGURES[name]}]({path})" for name, path in shown.items())
-    return f"## Report\n\n{images}\n\nAll of it: [report/report.md](report/report.md).\n"
+    return f"## Report\n\n{''.join(images)}All of it: [report/report.md](report/report.md).\n"
 
 
 def _training(bundle: Bundle, config: Config) -> str:
@@ -211,8 +210,8 @@ names = json.loads(network.get_modelmeta().custom_metadata_map["description"])["
 print(names[probs[0].argmax()], probs[0].max())
 ```
 
-With PyTorch (`pip install torch safetensors huggingface_hub`); the few files of Python that it
-needs lie in this repository:
+With PyTorch (`pip install torch numpy safetensors huggingface_hub`); the few files of Python that
+it needs lie in this repository:
 
 ```python
 import sys

@@ -42,7 +42,10 @@ class Classifier(nn.Module, PyTorchModelHubMixin):
         strict: bool = True,
         **download: Any,  # noqa: ANN401
     ) -> "Classifier":
-        """Load the weights of a folder or of a repository; called by `from_pretrained`."""
+        """Load the weights of a folder or of a repository; called by `from_pretrained`.
+
+        The mixin passes `strict`, which changes nothing: loading is always strict.
+        """
         path = Path(model_id, SAFETENSORS_SINGLE_FILE)
         if not Path(model_id).is_dir():
             path = Path(hf_hub_download(model_id, SAFETENSORS_SINGLE_FILE, **download))

@@ -28,13 +28,13 @@ MANIFEST = "manifest.json"
 _PACKAGE = "resnet_cifar100"
 # What reads a published network, and what serves one: files of the package, none of training.
 _READER = (
-    *("__init__.py", "constants.py", "errors.py", "limits.py", "config.py"),
+    *("__init__.py", "constants.py", "errors.py", "limits.py", "config.py", "description.py"),
     *("storage.py", "bundle.py"),
     *("data/__init__.py", "data/transforms.py", "models/*.py"),
     *("export/__init__.py", "export/pretrained.py"),
 )
 _SERVER = (
-    *("__init__.py", "constants.py", "errors.py", "limits.py", "config.py"),
+    *("__init__.py", "constants.py", "errors.py", "limits.py", "config.py", "description.py"),
     *("markdown.py", "recipes.py", "cli/*.py"),
     *("data/__init__.py", "data/images.py", "data/drawings.py", "serve/*.py"),
 )

@@ -81,7 +81,7 @@ def fetch_runtime(folder: Path) -> Path:
         ExportError: where npm is missing or cannot get the package, or it is not the pinned one.
         CheckpointError: where `folder` cannot be written.
     """
-    content = _npm_pack(PACKAGE)
+    content = _npm_pack()
     if _base64(hashlib.sha512(content).digest()) != SHA512:
         raise ExportError(
             f"npm gave another {PACKAGE} than the one that this project was written for: its "
@@ -97,20 +97,20 @@ def fetch_runtime(folder: Path) -> Path:
     return folder
 
 
-def _npm_pack(package: str) -> bytes:
-    """Return the tarball of `package`, NAME@VERSION."""
+def _npm_pack() -> bytes:
+    """Return the tarball of PACKAGE."""
     npm = shutil.which("npm")
     if npm is None:
-        raise ExportError(f"A web page needs npm, to get {package}: install Node.js")
+        raise ExportError(f"A web page needs npm, to get {PACKAGE}: install Node.js")
     with tempfile.TemporaryDirectory() as folder:
-        command = [npm, "pack", package, "--prefer-offline", "--pack-destination", folder]
+        command = [npm, "pack", PACKAGE, "--prefer-offline", "--pack-destination", folder]
         try:
             subprocess.run(command, cwd=folder, capture_output=True, check=True, timeout=600)
             (tarball,) = Path(folder).glob("*.tgz")
             return tarball.read_bytes()
         except (OSError, subprocess.SubprocessError, ValueError) as error:
             raise ExportError(
-                f"npm cannot get {package}: check the network, or try `npm pack {package}`"
+                f"npm cannot get {PACKAGE}: check the network, or try `npm pack {PACKAGE}`"
             ) from error
 
 

@@ -2,13 +2,14 @@
 
 import asyncio
 import contextlib
+import mimetypes
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
@@ -41,7 +42,7 @@ class Api:
             ("/health", self.health),
             ("/gradio_api/upload_progress", self.upload_progress),
             ("/gradio_api/file={name:path}", self.file),
-        ):  # HEAD would go on to Gradio otherwise
+        ):  # else HEAD goes on to Gradio, as for queue/data, which answers it with 405
             app.api_route(path, methods=["GET", "HEAD"])(handler)
         app.post("/classify")(self.classify)
         app.post("/gradio_api/upload")(self.upload)
@@ -69,6 +70,12 @@ class Api:
     async def upload(self, request: Request) -> Response:
         """Keep one file of a form; return its path in a list, as Gradio's own route does."""
         try:
+            return await self._keep(request)
+        except OSError:  # the disk is full, or something else cleans up there
+            return _busy()
+
+    async def _keep(self, request: Request) -> Response:
+        try:
             form = await request.form(max_files=1, max_fields=4)
         except (HTTPException, ValueError, LookupError):  # whatever a broken form raises
             return JSONResponse({"error": "This is not a form with one file."}, 400)
@@ -88,9 +95,10 @@ class Api:
     async def file(self, name: str) -> Response:
         """Return an uploaded picture or an example, for the page to show."""
         path = self.uploads.find(name)
-        if path is None:
-            return JSONResponse({"error": GONE}, 404)
-        return FileResponse(path, content_disposition_type="inline")
+        with contextlib.suppress(OSError):  # a later upload has pushed it out just now
+            if path:
+                return Response(path.read_bytes(), media_type=mimetypes.guess_type(path)[0])
+        return JSONResponse({"error": GONE}, 404)
 
     async def join(self, request: Request) -> Response:
         """Begin a call of gradio_client, which the gate has checked."""

@@ -69,7 +69,9 @@ class Calls:
 
     async def stream(self, session_hash: str) -> AsyncIterator[str]:
         """Yield the answers of a session as server-sent events, until none is pending."""
-        session = self._sessions[session_hash]
+        session = self._sessions.get(session_hash)
+        if session is None:  # swept since `can_stream`
+            return
         session.is_streaming = True
         try:
             while session.pending or not session.messages.empty():

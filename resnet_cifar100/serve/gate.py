@@ -27,15 +27,17 @@ MAX_BODIES = 64_000_000  # of all that are being received at a time
 MAX_JSON = 20_000
 BODY_SECONDS = 20.0
 _GETS = re.compile(
-    r"/|/(config|theme\.css|favicon\.ico|robots\.txt|manifest\.json|health)"
+    r"/|/(config|theme\.css|favicon\.ico|manifest\.json|health)"
     r"|/(assets|static)(/[\w-][\w.-]{0,100}){1,6}"
-    r"|/gradio_api/(info|upload_progress|queue/data|file=[^\0]{1,1000})"
+    r"|/gradio_api/(info|upload_progress|queue/data|file=[^\0]{1,1000})",
+    re.ASCII,
 )
 RUN, JOIN = "/gradio_api/run/predict", "/gradio_api/queue/join"
 _POSTS = ("/classify", "/gradio_api/upload", RUN, JOIN)
-_SESSION = re.compile(r"[\w-]{1,64}")
-_HEADERS_IN = {b"accept", b"accept-encoding", b"content-type", b"if-none-match"}
-_HEADERS_IN |= {b"if-modified-since", b"x-forwarded-proto", b"connection"}
+_SESSION = re.compile(r"[\w-]{1,64}", re.ASCII)
+_HOST = re.compile(rb"[\w.:\[\]-]{1,255}")
+_HEADERS_IN = {b"accept-encoding", b"content-type", b"x-forwarded-proto"}
+_HEADERS_IN |= {b"connection"}  # uvicorn looks there whether to close
 _HOSTS = (b"host", b"x-forwarded-host")
 _HEADERS_OUT = {
     "X-Content-Type-Options": "nosniff",
@@ -168,9 +170,12 @@ def _needed_headers(scope: Scope) -> list[tuple[bytes, bytes]]:
     kept = []
     for name, value in scope["headers"]:
         if name in _HOSTS:
-            try:  # an address is made of these
-                httpx.URL(f"http://{value.decode('ascii')}/")
-            except (httpx.InvalidURL, UnicodeDecodeError):
+            value = value.partition(b",")[0].strip()  # Gradio makes an address of the first
+            try:
+                if not _HOST.fullmatch(value):
+                    raise httpx.InvalidURL("")
+                httpx.URL(f"http://{value.decode()}/")
+            except httpx.InvalidURL:
                 raise RefusedRequestError(400, "The name of this host is not one.") from None
         if name in _HEADERS_IN or name in _HOSTS:
             kept.append((name, value))

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from resnet_cifar100.constants import IMAGE_SIZE
+from resnet_cifar100.description import check_description
 from resnet_cifar100.errors import CheckpointError
 from resnet_cifar100.serve.predictor import Network, Scores
 
@@ -48,7 +50,7 @@ class TorchNetwork:
             probs, strangeness = self._judge(torch.from_numpy(images))
         return Scores(probs.numpy(), strangeness.numpy())
 
-    def heatmap(self, image: np.ndarray, class_index: int) -> np.ndarray | None:
+    def heatmap(self, image: np.ndarray, class_index: int) -> np.ndarray:
         """Return where in a uint8 image (3,32,32) the network sees a class, (32,32) in 0..1."""
         import torch
 
@@ -68,9 +70,15 @@ class OnnxNetwork:
         except ImportError as error:
             raise CheckpointError(f"{path} needs onnxruntime: pip install onnxruntime") from error
         try:
-            self._session = onnxruntime.InferenceSession(path.read_bytes())
+            self._session = onnxruntime.InferenceSession(
+                path.read_bytes(), providers=["CPUExecutionProvider"]
+            )
             metadata = self._session.get_modelmeta().custom_metadata_map
             self.description: dict[str, Any] = dict(json.loads(metadata["description"]))
+            check_description(self.description)
+            probs, _ = self.score(np.zeros((1, 3, IMAGE_SIZE, IMAGE_SIZE), np.uint8))
+            if probs.shape != (1, len(self.description["fine_names"])):
+                raise ValueError("it names other classes than it tells apart")
         except OSError as error:
             raise CheckpointError(f"{path} cannot be read ({error.strerror})") from error
         except Exception as error:  # the runtime's own kinds of error share no other base

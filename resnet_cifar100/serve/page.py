@@ -9,6 +9,7 @@ import gradio as gr
 from gradio.data_classes import FileData
 
 from resnet_cifar100.errors import ImageError
+from resnet_cifar100.markdown import plain
 from resnet_cifar100.serve.predictor import Predictor
 from resnet_cifar100.serve.render import answer_html, refusal_html, views_html
 from resnet_cifar100.serve.uploads import GONE
@@ -42,7 +43,7 @@ def create_page(
     page: gr.Blocks
     with gr.Blocks(title=title, analytics_enabled=False) as page:
         data = predictor.network.description["provenance"]["dataset"]  # it may be SYNTHETIC
-        gr.Markdown(f"# {title}\nA small network, trained from scratch on {data}.")
+        gr.Markdown(f"# {title}\nA small network, trained from scratch on {plain(data)}.")
         with gr.Tab("Try it"), gr.Row():
             with gr.Column(min_width=300, elem_id="left"):
                 picture = gr.Image(

@@ -69,7 +69,6 @@ def create_server(predictor: Predictor, page: "Blocks", folder: Path) -> ASGIApp
         pwa=False,
         run_history=False,
         footer_links=[],
-        theme=gr.themes.Default(),
         css=STYLE,
         head=HEAD,
     )
@@ -95,13 +94,13 @@ def run_server(
     with contextlib.ExitStack() as stack:
         try:
             listener = stack.enter_context(_listen(host, port))
-        except (OSError, OverflowError) as error:
+        except (OSError, UnicodeError) as error:
             raise ConfigError(
-                f"--host {host} --port {port} cannot be served ({error}); choose another port"
+                f"--host {host} --port {port} cannot be served ({error}); choose another"
             ) from error
         _share_freed_memory()
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, _stop)
+            signal.signal(number, signal.default_int_handler)
         try:
             app = create(stack.enter_context(closed_environment()))
             server = uvicorn.Server(
@@ -116,9 +115,10 @@ def run_server(
                     server_header=False,
                 )
             )
-            say(f"http://{host}:{listener.getsockname()[1]}/ (Ctrl-C stops it)")
+            shown = f"[{host}]" if ":" in host else host
+            say(f"http://{shown}:{listener.getsockname()[1]}/ (Ctrl-C stops it)")
             server.run(sockets=[listener])  # stops in order, and then repeats the signal
-        except _StoppedError:
+        except KeyboardInterrupt:
             return
 
 
@@ -149,11 +149,3 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.close()
         raise
     return listener
-
-
-class _StoppedError(Exception):
-    """Ctrl-C or SIGTERM has come."""
-
-
-def _stop(_number: int, _frame: object) -> None:
-    raise _StoppedError

@@ -6,7 +6,7 @@ from typing import Any
 
 from resnet_cifar100.config import Config
 from resnet_cifar100.data.images import MAX_BYTES, MAX_PIXELS
-from resnet_cifar100.markdown import code, markdown_table, plain
+from resnet_cifar100.markdown import code, duration, markdown_table, plain
 from resnet_cifar100.serve.predictor import LEAST_PROB
 
 USAGE = f"""
@@ -45,17 +45,19 @@ def about(description: Mapping[str, Any], path: Path) -> str:
     stamp = provenance["environment"]
     metrics = provenance["metrics"]
     result = metrics if "chosen_by" in metrics else {}  # figures of an epoch are no result
+    seconds = metrics.get("train_seconds")
     rows = {
-        "Network": description["model"]["name"],
-        "Weights": f"`{path.name}`, {path.stat().st_size / 1e6:.1f} MB",
-        "Trained on": f"{provenance['dataset']}, recipe `{config.recipe}`, seed {config.seed}",
+        "Network": plain(description["model"]["name"]),
+        "Weights": f"{code(path.name)}, {path.stat().st_size / 1e6:.1f} MB",
+        "Trained on": plain(provenance["dataset"])
+        + f", recipe {code(config.recipe)}, seed {config.seed}",
         "Test top-1": _percent(result.get("test/top1")),
         "Test top-5": _percent(result.get("test/top5")),
-        "Weights chosen by": result.get("chosen_by", "an unfinished run"),
-        "Training time": f"{metrics.get('train_seconds', 0) / 60:.1f} min",
-        "Command": code(stamp.get("command", "?")),
-        "Commit": code(stamp.get("commit", "")[:12] or "?"),
-        "Machine": f"{stamp.get('gpu') or stamp.get('cpu', '?')}, torch {stamp.get('torch', '?')}",
+        "Weights chosen by": plain(result.get("chosen_by", "an unfinished run")),
+        "Training time": duration(seconds) if seconds else "?",
+        "Command": code(str(stamp.get("command") or "?")),
+        "Commit": code(str(stamp.get("commit") or "?")[:12]),
+        "Machine": plain(f"{stamp.get('gpu') or stamp.get('cpu')}, torch {stamp.get('torch')}"),
         "Calibration": plain(description["calibration"]["source"]),
     }
     table = markdown_table(["What", "Value"], list(rows.items()))

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import re
+from pathlib import Path
 
 import pytest
 import scipy.stats
@@ -8,7 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
-from resnet_cifar100.analysis.compare import compare, group_rows
+from resnet_cifar100.analysis.compare import cautions, compare, group_rows
 from resnet_cifar100.analysis.figures import comparison_size, draw_comparison, draw_top1
 from resnet_cifar100.analysis.groups import Run, differing_settings, group_runs
 from resnet_cifar100.analysis.significance import p_value
@@ -163,3 +164,25 @@ def test_a_run_without_a_finished_epoch_is_refused(tmp_path, capsys):
     record.save(tmp_path / "empty")
     assert main(["compare", str(tmp_path / "empty"), str(FAST[1])]) == 4
     assert "no finished epoch" in capsys.readouterr().err
+
+
+def test_runs_that_learned_from_other_teachers_are_not_seeds_of_one_experiment():
+    runs = runs_of([RECORDS / "2026-11-28_resnet44v2-teacher-seed0"] * 3)
+    for seed, (run, letter) in enumerate(zip(runs, "aba", strict=True)):
+        run.record.config = dataclasses.replace(run.record.config, seed=seed)
+        run.record.environments = [{"teacher": f"python train.py: 78%, SHA-256 {12 * letter}"}]
+    runs[2].record.config = dataclasses.replace(runs[2].record.config, teacher=Path("moved.pth"))
+    groups = group_runs(runs)
+    assert [[run.record.config.seed for run in group.runs] for group in groups] == [[0, 2], [1]]
+    assert groups[1].name == "teacher SHA-256 bbbbbbbbbb"
+
+
+def test_code_that_changed_on_the_way_is_pointed_out():
+    groups = group_runs(runs_of([FAST[0], QUICK[0]]))
+    record, other = (group.runs[0].record for group in groups)
+    record.environments = other.environments
+    assert cautions(groups) == []
+    record.environments = [{**other.environments[0], "commit": "x"}, *other.environments]
+    assert cautions(groups) == ["The runs are not all of the same commit."]
+    record.environments[0]["uncommitted_changes"] = True
+    assert "The code of some runs had uncommitted changes." in cautions(groups)

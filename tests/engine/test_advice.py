@@ -9,6 +9,7 @@ from resnet_cifar100.engine.advice import advise, find_plateau, smoothed
 from resnet_cifar100.engine.log_page import render_markdown
 from resnet_cifar100.engine.record import RunRecord, load_record
 from resnet_cifar100.engine.state import History
+from resnet_cifar100.markdown import duration
 from tests.conftest import REPOSITORY
 
 
@@ -149,11 +150,9 @@ def test_both_step_sizes_of_muon_are_lowered():
 
 
 def test_what_is_set_already_is_not_advised():
-    strong = {"dropout": 0.3}
-    advice = advise(record_of([0.97] * 2, [0.5] * 2, **strong))
+    advice = advise(record_of([0.97] * 2, [0.5] * 2))
     assert advice[1].flags == "--weight-decay 0.001"  # twice what it is
-    done = {**strong, "crop_fill": "reflect", "alternating_flip": True, "augment": ("cutout",)}
-    assert "Enhanced augmentation" not in titles([0.97] * 2, [0.5] * 2, **done)
+    assert "Enhanced augmentation" not in titles([0.97] * 2, [0.5] * 2, augment=("cutout",))
     assert "Larger network" not in titles(RISING, RISING, width=8.0)
 
 
@@ -172,6 +171,15 @@ def test_the_time_left_is_never_below_nothing():
     record = record_of([0.5] * 3, [0.5] * 3, status="running", epochs=4)
     record.history.train_seconds = 250.0
     assert "about 0:00:00 of training left" in render_markdown(record)
+
+
+def test_epochs_of_larger_images_are_still_to_take_longer():
+    sizes = {"early_sizes": (16,), "early_shares": (0.5,), "image_size": 32}
+    record = record_of([0.5] * 2, [0.5] * 2, status="running", epochs=4, **sizes)
+    measured = record.history.epochs[-1]["train_seconds"]
+    record.history.train_seconds = measured
+    left = duration(4 * measured)  # of four times the pixels
+    assert f"about {left} of training left" in render_markdown(record)
 
 
 def test_a_run_that_stopped_early_is_not_told_to_be_shorter():

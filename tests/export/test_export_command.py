@@ -3,6 +3,7 @@ import shutil
 import pytest
 
 from resnet_cifar100.cli import main
+from resnet_cifar100.export import files
 from tests.export.conftest import run_command
 
 
@@ -52,3 +53,15 @@ def test_a_file_to_give_away_does_not_tell_where_the_data_lay(
 def test_flags_that_do_not_fit_are_refused(words, reason, capsys):
     assert main(["export", *words]) == 3
     assert reason in capsys.readouterr().err
+
+
+def test_a_file_that_would_answer_otherwise_does_not_replace_a_good_one(
+    released, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(files, "MOST_DIFFERENCE", -1.0)
+    out = tmp_path / "model.onnx"
+    out.write_bytes(b"a good one")
+    words = ["export", "onnx", "--checkpoint-path", f"{released.checkpoint}", "--out", f"{out}"]
+    assert main(words) == 7
+    assert "was not written" in capsys.readouterr().err
+    assert out.read_bytes() == b"a good one"

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -106,7 +108,46 @@ def test_images_of_another_size_are_resized_inside(images, tmp_path):
     torch.manual_seed(0)
     config = ModelConfig(name="resnet20v2", dropout=0.1, image_size=24)
     names = (FINE_NAMES, COARSE_NAMES, FINE_TO_COARSE)
-    bundle = Bundle(config, create_model(config).eval(), Preprocess(24), *names, provenance={})
+    made = {"dataset": "SYNTHETIC", "metrics": {}, "config": "{}", "environment": {}}
+    bundle = Bundle(config, create_model(config).eval(), Preprocess(24), *names, provenance=made)
     save_onnx(bundle, tmp_path / "small.onnx")
     ours = open_network(tmp_path / "small.onnx").score(images)
     assert np.abs(ours.probs - TorchNetwork(bundle).score(images).probs).max() < 1e-3
+
+
+def described(exported, path, change):
+    model = onnx.load(exported)
+    (entry,) = (entry for entry in model.metadata_props if entry.key == "description")
+    entry.value = json.dumps(change(json.loads(entry.value)))
+    onnx.save(model, path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda _: {},
+        lambda _: [],
+        lambda d: {
+            **d,
+            "fine_names": d["fine_names"][1:],
+            "fine_to_coarse": d["fine_to_coarse"][1:],
+        },
+        lambda d: {**d, "coarse_names": []},
+        lambda d: {**d, "provenance": {}},
+        lambda d: {**d, "calibration": {"temperature": 0}},
+    ],
+)
+def test_a_file_that_describes_itself_wrongly_is_refused(exported, tmp_path, change):
+    path = tmp_path / "strange.onnx"
+    described(exported, path, change)
+    with pytest.raises(CheckpointError, match="damaged or not of this project"):
+        open_network(path)
+
+
+def test_a_file_with_other_answers_is_refused(exported, tmp_path):
+    model = onnx.load(exported)
+    (probs,) = (output for output in model.graph.output if output.name == "probs")
+    model.graph.output.remove(probs)
+    onnx.save(model, tmp_path / "silent.onnx")
+    with pytest.raises(CheckpointError, match="damaged or not of this project"):
+        open_network(tmp_path / "silent.onnx")

@@ -202,12 +202,13 @@ def test_a_second_push_takes_away_what_the_first_had_and_leaves_strangers_files(
     assert len(repo.revisions) == 4  # nothing has changed
 
 
-def test_another_network_is_not_written_over(hub, released, tmp_path):
+def test_what_somebody_else_made_is_not_written_over(hub, released, tmp_path):
     hub.repos[NET] = Repo()
-    hub.repos[NET].add("other", {"model.safetensors": b"theirs", "README.md": b"hello"})
-    (sentence,) = push(hub, tmp_path, released.model)
-    assert "tester/net holds model.safetensors, which no push of this project wrote" in sentence
-    assert hub.repos[NET].at("main").files["model.safetensors"] == b"theirs"
+    for name, beside in (("model.safetensors", "README.md"), ("README.md", "notes.txt")):
+        hub.repos[NET].add("other", {name: b"theirs", beside: b"hello"})
+        (sentence,) = push(hub, tmp_path, released.model)
+        assert f"tester/net holds {name}, which no push of this project wrote" in sentence
+        assert hub.repos[NET].at("main").files[name] == b"theirs"
     hub.repos[NET].add("new", {"README.md": b"made on the website"})
     assert push(hub, tmp_path, released.model) == [f"{hub.url}/tester/net"]
 

@@ -173,6 +173,18 @@ LIES: dict[str, Change] = {
         std=[float("nan")] * 3
     ),
     "weights whose sums overflow": lambda _description, weights: weights["head.weight"].fill_(1e38),
+    "fractions for superclasses": lambda description, _weights: description.update(
+        fine_to_coarse=[0.0] * 100
+    ),
+    "metrics that are one number": lambda description, _weights: description["provenance"].update(
+        metrics=5
+    ),
+    "metrics that are NaN": lambda description, _weights: description["provenance"].update(
+        metrics={"chosen_by": "last epoch", "test/top1": float("nan")}
+    ),
+    "seconds in words": lambda description, _weights: description["provenance"].update(
+        metrics={"train_seconds": "x"}
+    ),
     "numbers for names": lambda description, _weights: description.update(
         fine_names=list(range(100))
     ),

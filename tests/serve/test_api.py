@@ -71,3 +71,27 @@ def test_calls_that_wait_do_not_shut_out_classify(slow, tmp_path):
             return await asked
 
     assert asyncio.run(asyncio.wait_for(run(), 30)).status_code == 422
+
+
+class FullDisk(Uploads):
+    """Finds a file that is no more, and takes none."""
+
+    def add(self, content, name):
+        raise OSError(28, "No space left on device")
+
+    def find(self, name):
+        return self.folder / "gone.png"
+
+
+def test_a_disk_that_is_full_and_a_file_that_goes_have_an_answer(tmp_path):
+    async def run():
+        transport = httpx.ASGITransport(app=Api(None, FullDisk(tmp_path)).create_app())
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            form = {"files": ("a.png", b"x")}
+            kept = await client.post("/gradio_api/upload", files=form)
+            return kept, await client.get("/gradio_api/file=gone.png")
+
+    kept, gone = asyncio.run(run())
+    assert kept.status_code == 503
+    assert gone.status_code == 404
+    assert gone.json() == {"error": module.GONE}

@@ -120,3 +120,10 @@ def test_calls_whose_client_has_gone_count_until_they_are_done(monkeypatch):
         assert await answers(calls, "new")
 
     asyncio.run(run())
+
+
+def test_a_session_that_was_swept_in_between_ends_without_a_word():
+    async def run():
+        return await answers(Calls(), "gone")
+
+    assert asyncio.run(run()) == []

@@ -91,11 +91,18 @@ def test_other_headers_and_queries_are_dropped(guarded, seen):
     assert seen[1]["query_string"] == b"session_hash=x"
 
 
-@pytest.mark.parametrize("host", ["999.1.1.1", "[::1", "x:y", "ü"])
+@pytest.mark.parametrize(
+    "host", ["999.1.1.1", "[::1", "x:y", "ü", "999.1.1.1,x", "x:y,@z", "a" + " " * 300 + "b", ",x"]
+)
 @pytest.mark.parametrize("name", ["host", "x-forwarded-host"])
 def test_a_host_that_is_none_is_refused(guarded, reached, name, host):
     assert ask(guarded, "GET", "/config", **{name: host})[0] == 400
     assert not reached
+
+
+def test_of_several_hosts_the_first_counts(guarded, seen):
+    assert ask(guarded, "GET", "/", **{"x-forwarded-host": "a.example, b.example"})[0] == 200
+    assert (b"x-forwarded-host", b"a.example") in seen[0]["headers"]
 
 
 def traversals(uploads) -> list[str]:
@@ -135,6 +142,7 @@ NOT_NEEDED += ["/gradio_api/dev/reload", "/gradio_api/run/classify", "/gradio_ap
 NOT_NEEDED += ["/gradio_api/component_server", "/gradio_api/deep_link", "/gradio_api/mcp/"]
 NOT_NEEDED += ["/gradio_api/heartbeat/x", "/gradio_api/startup-events", "/gradio_api/call/classify"]
 NOT_NEEDED += ["/gradio_api/cancel", "/gradio_api/reset", "/assets/" + "a" * 300, "/svelte/x.js"]
+NOT_NEEDED += ["/assets/" + "\u8a9e" * 101, "/robots.txt"]
 
 
 @pytest.mark.parametrize("path", NOT_NEEDED)

@@ -1,0 +1,37 @@
+"""What a file with weights says of itself besides them, in plain types: is it to be believed?"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+_PROVENANCE = {"dataset": str, "metrics": dict, "config": str, "environment": dict}
+
+
+def check_description(description: Mapping[str, Any]) -> None:
+    """Refuse what `bundle.describe` would not have written, before anybody relies on it.
+
+    Raises:
+        ValueError: says what is wrong.
+        KeyError, TypeError, AttributeError: for a part that is missing, or of another kind.
+    """
+    fine, coarse, groups = (
+        description[name] for name in ("fine_names", "coarse_names", "fine_to_coarse")
+    )
+    if not all(isinstance(name, str) for name in (*fine, *coarse)):
+        raise ValueError("a name of a class is not a word")
+    if len(fine) != len(groups):
+        raise ValueError(f"it names {len(fine)} of {len(groups)} classes")
+    if not all(type(group) is int and 0 <= group < len(coarse) for group in groups):
+        raise ValueError("a class is of a superclass that it does not name")
+    provenance = description["provenance"]
+    for part, kind in _PROVENANCE.items():
+        if not isinstance(provenance.get(part), kind):
+            raise ValueError(f"it does not say by which run it was made: no {part}")
+    metrics = {**provenance["metrics"], "chosen_by": 0}
+    if not all(math.isfinite(value) for value in metrics.values()):
+        raise ValueError("a figure of its run is not a finite number")
+    calibration = description.get("calibration", {})  # older files have none
+    limit = calibration.get("most_strangeness")
+    is_sound = 0 < calibration.get("temperature", 1.0) < math.inf
+    if not (is_sound and (limit is None or 0 <= limit < math.inf)):
+        raise ValueError("its calibration is not one that `calibrate` writes")
