@@ -15,6 +15,7 @@ from PIL import Image
 
 from resnet_cifar100.bundle import load_bundle
 from resnet_cifar100.errors import ConfigError, ExportError
+from resnet_cifar100.export import hub as hub_module
 from resnet_cifar100.export.hub import check_name
 from resnet_cifar100.export.release import _write_manifest
 from tests.conftest import REPOSITORY
@@ -291,11 +292,9 @@ def test_names_that_no_repository_can_have_are_refused(name):
 
 
 def test_the_reason_of_a_fault_that_the_client_wraps_is_found():
-    from resnet_cifar100.export import hub as module
-
-    assert "was not understood (ValueError)" in module._reason(ValueError("anything"))
+    assert "was not understood (ValueError)" in hub_module._reason(ValueError("anything"))
     error = RuntimeError("wrapped")
     error.__cause__ = ConnectionResetError()
-    assert "cannot be reached (ConnectionResetError)" in module._reason(error)
-    with pytest.raises(ExportError, match="cannot be reached"), module._one_sentence("a/b"):
+    assert "cannot be reached (ConnectionResetError)" in hub_module._reason(error)
+    with pytest.raises(ExportError, match="cannot be reached"), hub_module._one_sentence("a/b"):
         raise TimeoutError
