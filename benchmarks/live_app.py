@@ -59,10 +59,10 @@ def serve() -> Iterator[Server]:
                 env={"PATH": "/usr/bin:/bin", "TMPDIR": str(temporary)},
             )
         assert process.stdout
-        url = next(m[0] for line in process.stdout if (m := re.search(r"http://[\d.:]+", line)))
-        httpx.get(f"{url}/health", timeout=60).raise_for_status()
-        say(f"started in {time.perf_counter() - started:.1f} s")
         try:
+            url = next(m[0] for line in process.stdout if (m := re.search(r"http://[\d.:]+", line)))
+            httpx.get(f"{url}/health", timeout=60).raise_for_status()
+            say(f"started in {time.perf_counter() - started:.1f} s")
             yield Server(process, url, log, temporary)
         finally:
             process.terminate()

@@ -21,7 +21,7 @@ import torch
 from resnet_cifar100.cli.screen import say
 from resnet_cifar100.config import Config
 from resnet_cifar100.markdown import markdown_table
-from resnet_cifar100.runtime import create_runtime, environment
+from resnet_cifar100.runtime import CPU, create_runtime, environment
 from resnet_cifar100.storage import replace_file
 
 ROUNDS = {"cpu": 3, "cuda": 10}
@@ -93,19 +93,14 @@ def main(makers: Mapping[str, Maker], argv: Sequence[str] | None = None) -> None
     if out is None and len(makers) > 1:
         kind = "gpu" if flags.device == "cuda" else "cpu"
         out = Path("records") / f"{date.today().isoformat()}_bench-{kind}"
-    tables = read_tables(out)
-    asked = _asked(flags, tuple(training_flags), tables)
+    asked = _asked(flags, tuple(training_flags), read_tables(out))
     # One network is compiled for many sizes; at its limit torch would go on eager, unasked.
     with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
         failed = []
         for name in names:
             try:
                 for table in makers[name](asked):
-                    table.environment = environment(torch.device(asked.device))
-                    tables[table.name] = table
-                    say(f"\n{table.markdown()}")
-                    if out:
-                        write_tables(out, tables)
+                    keep(table, out, torch.device(asked.device))
             except Exception:  # whatever it is, hours of measuring may be left
                 traceback.print_exc()
                 failed.append(name)
@@ -116,6 +111,14 @@ def main(makers: Mapping[str, Maker], argv: Sequence[str] | None = None) -> None
         sys.exit(1)
 
 
+def keep(table: Table, out: Path | None, device: torch.device = CPU) -> None:
+    """Stamp a table, print it, and write it to `out`, where it replaces the one of its name."""
+    table.environment = environment(device)
+    say(f"\n{table.markdown()}")
+    if out:
+        _write_tables(out, {**read_tables(out), table.name: table})
+
+
 def read_tables(out: Path | None) -> dict[str, Table]:
     """Return the tables that an earlier call left in `out`, by name."""
     path = out / "result.json" if out else None
@@ -124,7 +127,7 @@ def read_tables(out: Path | None) -> dict[str, Table]:
     return {name: Table(name=name, **table) for name, table in json.loads(path.read_text()).items()}
 
 
-def write_tables(out: Path, tables: Mapping[str, Table]) -> None:
+def _write_tables(out: Path, tables: Mapping[str, Table]) -> None:
     """Write result.json and README.md."""
     content = {name: dataclasses.asdict(table) for name, table in tables.items()}
     for table in content.values():

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.page import Table, read_tables, write_tables
+from benchmarks.page import Table, keep
 from benchmarks.published_pages import (
     ROOT,
     WEIGHTS,
@@ -36,7 +36,7 @@ from resnet_cifar100.engine.evaluate import load_split
 from resnet_cifar100.export.files import compare_files, write_int8
 from resnet_cifar100.export.forms import eager, predict_all, run_onnx
 from resnet_cifar100.export.onnx import save_onnx
-from resnet_cifar100.runtime import environment, keep_freed_memory
+from resnet_cifar100.runtime import keep_freed_memory
 from tests.export.hub_server import HubServer
 from tests.export.hub_store import Repo
 from tests.export.hub_store import environment as client_environment
@@ -206,15 +206,11 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS))
     asked = parser.parse_args()
     keep_freed_memory()  # as the commands do; without it PyTorch is half as fast
-    tables, stamp = read_tables(asked.out), environment()
     for name in asked.only:
         title, how, measure = PARTS[name]
         with tempfile.TemporaryDirectory() as folder:
             rows = [list(row) for row in measure(Path(folder))]
-        table = Table(name, title, how, HEAD, rows, {}, environment=stamp)
-        tables[name] = table
-        say(table.markdown())
-        write_tables(asked.out, tables)
+        keep(Table(name, title, how, HEAD, rows, {}), asked.out)
 
 
 if __name__ == "__main__":

@@ -14,9 +14,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.page import Table, write_tables
+from benchmarks.page import Table, keep
 from resnet_cifar100.bundle import Bundle, save_bundle
-from resnet_cifar100.cli.screen import say
 from resnet_cifar100.config import Config
 from resnet_cifar100.data.cifar100 import load_dataset
 from resnet_cifar100.data.transforms import Preprocess
@@ -70,7 +69,6 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for the record")
     parser.add_argument("--rounds", type=int, default=3)
     asked = parser.parse_args()
-    stamp = environment()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         save_untrained(folder / "network.pth")
@@ -87,10 +85,8 @@ def main() -> None:
         head=["What", "Measured"],
         rows=rows,
         samples={"seconds": seconds, "mebibytes": mebibytes},
-        environment=stamp,
     )
-    say(table.markdown())
-    write_tables(asked.out, {table.name: table})
+    keep(table, asked.out)
 
 
 if __name__ == "__main__":

@@ -27,11 +27,9 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.live_app import Server, serve
-from benchmarks.page import Table, read_tables, write_tables
-from resnet_cifar100.cli.screen import say
+from benchmarks.page import Table, keep
 from resnet_cifar100.config import Config
 from resnet_cifar100.data.cifar100 import Dataset, load_dataset
-from resnet_cifar100.runtime import environment
 from tests.data.images.pictures import RGB, encode
 from tests.data.images.test_bombs import BOMBS
 from tests.serve.test_gate import traversals
@@ -284,15 +282,11 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=5)
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
-    dataset, tables = load_dataset(Config(dataset="auto")), read_tables(asked.out)
+    dataset = load_dataset(Config(dataset="auto"))
     for name in asked.only:
         with serve() as server:
             table = MAKERS[name](server, dataset, asked)
-        table.environment = environment()
-        tables[name] = table
-        say(f"\n{table.markdown()}")
-        if asked.out:
-            write_tables(asked.out, tables)
+        keep(table, asked.out)
 
 
 if __name__ == "__main__":

@@ -18,14 +18,12 @@ from sklearn.datasets import load_digits, load_sample_images
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from benchmarks.page import Table, write_tables
+from benchmarks.page import Table, keep
 from resnet_cifar100.analysis.calibration import calibration_error
 from resnet_cifar100.bundle import load_bundle
-from resnet_cifar100.cli.screen import say
 from resnet_cifar100.config import SHIPPED_MODEL, Config
 from resnet_cifar100.data.cifar100 import load_dataset
 from resnet_cifar100.judge import Judge
-from resnet_cifar100.runtime import environment
 from resnet_cifar100.serve.predictor import LEAST_PROB
 
 COUNT = 1000
@@ -137,10 +135,7 @@ def main() -> None:
     head = ["Pictures", "Number", "Called unlike the data", "Not sure in all", "Area under ROC"]
     tables.append(Table("strange", "Strange pictures", how, head, rows, {"limit": limit}))
     for table in tables:
-        table.environment = environment()
-        say(f"\n{table.markdown()}")
-    if asked.out:
-        write_tables(asked.out, {table.name: table for table in tables})
+        keep(table, asked.out)
 
 
 if __name__ == "__main__":
