@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import os
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,11 @@ from resnet_cifar100.data.cifar100 import (
 )
 from resnet_cifar100.data.synthetic import write_synthetic
 
+# What a machine may have set for other purposes.
+for _name in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "RANK", "WORLD_SIZE"):
+    os.environ.pop(_name, None)
+_LOOPBACK = "127.0.0.1,localhost"
+os.environ |= {"CUDA_VISIBLE_DEVICES": "", "NO_PROXY": _LOOPBACK, "no_proxy": _LOOPBACK}
 torch.set_num_threads(1)  # the nets here are too small to share
 REPOSITORY = Path(__file__).resolve().parents[1]
 

@@ -47,6 +47,7 @@ INVALID = {
     "seed": -1,
     "num_threads": -1,
     "checkpoint_minutes": -1.0,
+    "max_hours": -1.0,
     "keep_checkpoints": 0,
     "log_steps": 0,
     "checkpoint_path": Path("model.pt"),

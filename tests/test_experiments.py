@@ -11,6 +11,7 @@ from benchmarks.trainings import TABLES, Experiment
 from resnet_cifar100.analysis.groups import Group, Run
 from resnet_cifar100.cli.train import training_settings
 from resnet_cifar100.engine.record import load_record
+from tests.conftest import REPOSITORY
 
 TINY = "--recipe smoke --image-size 8 --epochs 1 --train-size 200 --val-size 100 --batch-size 50"
 TEACHER, PUPIL = Experiment("teacher", TINY, seeds=1), Experiment("pupil", TINY, 2, "teacher")
@@ -20,6 +21,7 @@ TEACHER, PUPIL = Experiment("teacher", TINY, seeds=1), Experiment("pupil", TINY,
 def table(monkeypatch, tiny_data_dir, tmp_path):
     """Stand for all tables; return the words of a call."""
     monkeypatch.setattr(experiments, "TABLES", {"ablation": (TEACHER, PUPIL)})
+    monkeypatch.setattr(experiments.signal, "signal", lambda *_: None)  # of this very process
     words = ["ablation", "--out", str(tmp_path / "out"), "--runs", str(tmp_path / "runs")]
     return [*words, "--dataset", "synthetic", "--data-dir", str(tiny_data_dir)]
 
@@ -32,7 +34,7 @@ def test_the_flags_of_every_experiment_are_settings(name):
 
 @pytest.mark.parametrize("name", TABLES)
 def test_every_record_has_the_settings_of_its_row(name):
-    for folder in Path("records").glob(f"????-??-??_{name}"):
+    for folder in (REPOSITORY / "records").glob(f"????-??-??_{name}"):
         jobs = list(jobs_of(TABLES[name], Path("checkpoints", name), folder))
         assert any(job.result for job in jobs)
         for job in jobs:
@@ -43,7 +45,7 @@ def test_every_record_has_the_settings_of_its_row(name):
 
 @pytest.mark.parametrize("name", TABLES)
 def test_the_flags_of_a_row_are_words_of_its_experiment(name):
-    folder = Path("records/2026-11-23_fast-seed0")
+    folder = REPOSITORY / Path("records/2026-11-23_fast-seed0")
     run = Run(folder, load_record(folder))
     groups = [Group("A", experiment.name, (run,)) for experiment in TABLES[name]]
     for experiment, row in zip(

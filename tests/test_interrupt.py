@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from resnet_cifar100.engine.checkpoint import load_newest_state
 from tests.conftest import REPOSITORY
 
 SETTINGS = [
@@ -46,22 +47,24 @@ def wait_for_progress(run_dir: Path, process: subprocess.Popen[bytes]) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_a_run_in_order_and_says_how_to_go_on(number, code, tmp_path, tiny_data_dir):
-    process = subprocess.Popen(
-        command(tmp_path, tiny_data_dir),
+    with subprocess.Popen(
+        command(tmp_path, tiny_data_dir, "--epochs", "400"),
         cwd=REPOSITORY,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-    )
-    wait_for_progress(tmp_path / "run", process)
-    process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
+    ) as process:
+        wait_for_progress(tmp_path / "run", process)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
     assert process.returncode == code
     assert f"--resume --run-dir {tmp_path / 'run'}" in errors
     assert "Traceback" not in errors
     status = json.loads((tmp_path / "run" / "run.json").read_text())["status"]
     assert status.startswith("interrupted")
-    resumed = train(tmp_path, tiny_data_dir, "--resume")
+    saved, _ = load_newest_state(tmp_path / "run")
+    rest = ("--resume", "--epochs", str(saved.step // 16 + 1))
+    resumed = train(tmp_path, tiny_data_dir, *rest)
     assert resumed.returncode == 0
     assert "Resuming" in resumed.stdout
 

@@ -38,3 +38,10 @@ def test_it_is_refused(words, code, sentence, capsys, tmp_path, monkeypatch):
     assert cli.main(words) == code
     assert sentence in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
+
+
+@pytest.mark.parametrize("port", ["70000", "http", "9" * 5000])
+def test_a_port_in_the_environment_that_is_none_is_refused(port, monkeypatch, capsys):
+    monkeypatch.setenv("GRADIO_SERVER_PORT", port)
+    assert cli.main(["app", "--checkpoint-path", WEIGHTS]) == 3
+    assert "GRADIO_SERVER_PORT must be in 0 to 65535" in capsys.readouterr().err

@@ -1,11 +1,13 @@
 import ctypes
 import dataclasses
 import json
+import os
 import platform
 import shlex
 import subprocess
 import sys
 from importlib.machinery import ModuleSpec
+from pathlib import Path
 
 import pytest
 import torch
@@ -89,6 +91,7 @@ def test_a_machine_without_glibc_frees_memory_as_it_does(fault, monkeypatch):
 def test_the_stamp_of_the_environment_names_no_folder(monkeypatch):
     monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
     monkeypatch.setattr("sys.argv", ["/home/somebody/project/train.py", "--lr", "0.1"])
+    monkeypatch.setattr(runtime, "CPUINFO", Path("/nowhere"))  # a processor "w/ graphics"
     stamp = environment()
     assert stamp["command"] == "python train.py --lr 0.1"
     assert "/" not in json.dumps(stamp).replace("n/a", "")
@@ -156,12 +159,42 @@ def test_outside_git_the_environment_names_the_commit(monkeypatch):
     assert environment()["commit"] == ""
 
 
-def test_the_commit_is_not_that_of_a_repository_around_an_installed_package(monkeypatch, tmp_path):
-    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+@pytest.fixture
+def commit_all(monkeypatch, tmp_path):
+    """A function that makes a repository of `tmp_path`, whatever the user's git is told to do."""
+    for name in ("GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM"):
+        monkeypatch.setenv(name, os.devnull)
+
+    def commit() -> None:
+        git = ["git", "-C", tmp_path, "-c", "user.name=a", "-c", "user.email=a@b"]
+        for words in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "theirs"]):
+            subprocess.run([*git, *words], check=True)
+
+    return commit
+
+
+def test_changed_code_is_stamped_and_what_a_run_writes_down_is_not(
+    commit_all, monkeypatch, tmp_path
+):
+    code = tmp_path / "package" / "runtime.py"
+    notes = [tmp_path / "docs" / "log.md", tmp_path / "records" / "run.json"]
+    for path in (code, *notes):
+        path.parent.mkdir(parents=True)
+        path.write_text("old")
+    commit_all()
+    monkeypatch.setattr(runtime, "__file__", str(code))
+    for path in notes:
+        path.write_text("new")
+    assert environment()["uncommitted_changes"] is False
+    code.write_text("new")
+    assert environment()["uncommitted_changes"] is True
+
+
+def test_the_commit_is_not_that_of_a_repository_around_an_installed_package(
+    commit_all, monkeypatch, tmp_path
+):
     (tmp_path / "theirs.py").touch()
-    subprocess.run(["git", "-C", tmp_path, "add", "."], check=True)
-    author = ["-c", "user.name=a", "-c", "user.email=a@b"]
-    subprocess.run(["git", "-C", tmp_path, *author, "commit", "-q", "-m", "theirs"], check=True)
+    commit_all()
     installed = tmp_path / "site-packages" / "runtime.py"
     installed.parent.mkdir()
     installed.touch()

@@ -112,7 +112,9 @@ def read_dataset(folder: Path, *, title: str, notice: str = "") -> Dataset:
     try:
         fine_names = tuple(name.decode("ascii") for name in meta[b"fine_label_names"])
         coarse_names = tuple(name.decode("ascii") for name in meta[b"coarse_label_names"])
-    except (KeyError, AttributeError, UnicodeDecodeError) as error:
+        if len(fine_names) != NUM_CLASSES or len(coarse_names) <= max(coarse_of.tolist()):
+            raise ValueError("too few names")
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise DataError(f"{folder / 'meta'} does not hold class names") from error
     return Dataset(title, train, test, fine_names, coarse_names, tuple(coarse_of.tolist()), notice)
 

@@ -38,12 +38,18 @@ def test_every_network_has_heat_maps(name):
     assert torch.allclose(alone[0], heat[1], atol=1e-4)
 
 
-def test_it_is_the_weighted_sum_of_the_paper():
-    bundle = bundle_of("resnet20v2")
+@pytest.mark.parametrize("name", ["resnet20v2", "speednet"])
+def test_it_is_the_weighted_sum_of_the_paper(name):
+    bundle = bundle_of(name)
     model, picture, label = bundle.model, images(1), 42
-    features = model.activation(model.norm(model.stages(model.stem(bundle.preprocess(picture)))))
-    features = features.detach().requires_grad_()
-    logits = model.head(features.mean(dim=(2, 3)))
+    first = model.stem(bundle.preprocess(picture))
+    if name == "speednet":
+        features = model.stages(F.silu(first)).detach().requires_grad_()
+        pooled = features.amax(dim=(2, 3)) + features.mean(dim=(2, 3))
+    else:
+        features = model.activation(model.norm(model.stages(first))).detach().requires_grad_()
+        pooled = features.mean(dim=(2, 3))
+    logits = model.forward_head(pooled)
     logits[0, label].backward()
     heat = torch.zeros(features.shape[-2:])
     for channel, gradient in zip(features[0], features.grad[0], strict=True):

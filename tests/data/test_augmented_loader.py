@@ -43,19 +43,6 @@ def are_equal(batches, others):
 
 
 @SETS
-@pytest.mark.parametrize("first", [1, 3, 4])
-def test_an_epoch_begun_in_the_middle_goes_on_with_the_same_batches(augment, first):
-    split = noise_split()
-    whole = list(loader(split, augment=augment).batches(2))
-    torch.manual_seed(123)  # neither the generator of all nor an earlier epoch has a say
-    another = loader(split, augment=augment)
-    next(another.batches(0))
-    rest = list(another.batches(2, first))
-    assert len(rest) == 4 - first
-    assert are_equal(rest, whole[first:])
-
-
-@SETS
 def test_two_epochs_at_once_do_not_disturb_each_other(augment):
     train = loader(noise_split(), augment=augment)
     alone = [list(train.batches(epoch)) for epoch in (0, 1)]

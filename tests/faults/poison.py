@@ -31,6 +31,17 @@ class Kill:
 
 
 @dataclass(frozen=True)
+class KillOne(Kill):
+    """Ends one process alone."""
+
+    who: int = 1
+
+    def __call__(self) -> None:
+        if rank() == self.who:
+            super().__call__()
+
+
+@dataclass(frozen=True)
 class Poison:
     """Puts a value somewhere at a step of one process; both leave a hash of weights beside.
 

@@ -108,8 +108,7 @@ def test_a_run_stops_before_its_time_is_up_and_goes_on_exactly(
         with pytest.raises(InterruptedRunError, match="and saved") as stopped:
             fit(limited, tiny_dataset, tmp_path / "limited" / "run", console)
         assert stopped.value.exit_code == 8
-        assert next(clock) - began <= 20 + 3  # with the questions of this test
+        assert next(clock) - began < 20  # with the questions of this test
     unlimited = dataclasses.replace(limited, max_hours=0.0)
     fit(unlimited, tiny_dataset, tmp_path / "limited" / "run", console)
-    assert fingerprint(tmp_path / "limited" / "run") == fingerprint(tmp_path / "straight" / "run")
     assert fingerprint(tmp_path / "limited" / "run") == fingerprint(tmp_path / "straight" / "run")

@@ -11,7 +11,7 @@ import pytest
 from resnet_cifar100.engine.checkpoint import load_newest_state
 from resnet_cifar100.engine.record import load_record
 from tests.engine.test_resume import fingerprint
-from tests.faults.poison import FrozenNorms, Kill, Poison
+from tests.faults.poison import FrozenNorms, Kill, KillOne, Poison
 from tests.faults.training import (
     end_of,
     ends_of,
@@ -53,6 +53,14 @@ def test_a_run_killed_at_any_step_resumes_with_the_same_bits(
             equal += 1
     name = f"killed at {len(POINTS)} steps, fp32 and bf16, processes: {processes}"
     figure(name, f"{equal} of {equal} resumed with equal bits")
+
+
+@pytest.mark.slow
+def test_who_loses_the_others_ends_with_a_sentence_and_a_code_of_its_own(tiny_data_dir, tmp_path):
+    config = settings(tiny_data_dir)
+    together = start_together(config, tmp_path, KillOne(5))
+    assert ends_of(together) == [9, -signal.SIGKILL]
+    assert "another process of this run has ended" in last_words(tmp_path)
 
 
 @pytest.mark.slow

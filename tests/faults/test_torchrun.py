@@ -120,6 +120,7 @@ def test_a_torchrun_that_is_told_to_stop_leaves_a_state_to_go_on_from(
         folder = tmp_path / str(number)
         agent = launch(folder, tiny_data_dir, "--checkpoint-minutes", "1000")
         while not (folder / "run" / "state").exists():
+            assert agent.poll() is None
             time.sleep(0.02)
         time.sleep(rng.uniform(0, 1))
         workers = children_of(agent.pid)

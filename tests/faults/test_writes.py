@@ -15,6 +15,7 @@ from resnet_cifar100.engine.checkpoint import load_newest_state, remove_leftover
 from resnet_cifar100.errors import CheckpointError
 from resnet_cifar100.storage import replace_file, sha256_of
 from tests.faults.fuse import Fuse, KilledError, every_fault
+from tests.faults.training import within
 
 NEVER = 10**9
 
@@ -62,7 +63,7 @@ def test_a_state_whose_writing_fails_anywhere_leaves_the_old_or_the_new(
         run_dir = Path(shutil.copytree(old, tmp_path / "run"))
         survive(lambda run_dir=run_dir: save_state(state, run_dir), fuse)
         assert state_in(run_dir) in allowed
-        remove_leftovers(run_dir, Config())
+        remove_leftovers(run_dir, within(Config(), tmp_path))
         assert not leftovers(run_dir)
         save_state(state, run_dir)
         assert state_in(run_dir) == state_in(tmp_path / "new")
@@ -90,7 +91,7 @@ def test_a_best_model_whose_writing_fails_anywhere_is_the_old_or_the_new(
         checksum = path.with_name("best_model.pth.sha256")
         if checksum.exists():
             assert checksum.read_text() == f"{sha256_of(path.read_bytes())}  best_model.pth\n"
-        remove_leftovers(path.parent, Config())
+        remove_leftovers(path.parent, within(Config(), tmp_path))
         assert not leftovers(tmp_path)
         shutil.rmtree(path.parent)
         count += 1
@@ -104,7 +105,7 @@ def test_a_file_whose_replacing_fails_anywhere_is_the_old_or_the_new(tmp_path, f
         replace_file(path, "old" * 1000)
         survive(lambda path=path: replace_file(path, "new" * 2000), fuse)
         assert path.read_text() in {"old" * 1000, "new" * 2000}
-        remove_leftovers(path.parent, Config())
+        remove_leftovers(path.parent, within(Config(), tmp_path))
         assert list(path.parent.iterdir()) == [path]
         count += 1
     figure("replace_file, broken at each operation", f"{count:,} of {count:,} old or new")
@@ -138,9 +139,9 @@ def test_leftovers_that_cannot_be_removed_do_not_stop_a_run(tmp_path):
     (tmp_path / "state" / ".step_00000001.1.tmp").mkdir(parents=True)
     (tmp_path / ".run.json.1.tmp").write_text("half")
     with Fuse(1, "errors"):
-        remove_leftovers(tmp_path, Config())
+        remove_leftovers(tmp_path, within(Config(), tmp_path))
     (tmp_path / ".folder.1.tmp").mkdir()
-    remove_leftovers(tmp_path, Config())
+    remove_leftovers(tmp_path, within(Config(), tmp_path))
     assert not leftovers(tmp_path / "state")
     assert not (tmp_path / ".run.json.1.tmp").exists()
 

@@ -101,9 +101,14 @@ def test_calls_whose_client_has_gone_count_until_they_are_done(monkeypatch):
     monkeypatch.setattr(module, "MOST_UNFINISHED", 4)
 
     async def run():
-        calls = Calls()
+        calls, let_go = Calls(), asyncio.Event()
+
+        async def held(number):
+            await let_go.wait()
+            return await work(number)
+
         for number in range(4):
-            calls.start(str(number), work(number, 0.2))
+            calls.start(str(number), held(number))
             stream = calls.stream(str(number))
             fetching = asyncio.create_task(anext(stream))
             await asyncio.sleep(0.01)
@@ -115,7 +120,8 @@ def test_calls_whose_client_has_gone_count_until_they_are_done(monkeypatch):
         with pytest.raises(BusyError):
             calls.start("new", unused)
         unused.close()
-        await asyncio.sleep(0.4)
+        let_go.set()
+        await asyncio.gather(*calls._tasks)
         calls.start("new", work(0))
         assert await answers(calls, "new")
 

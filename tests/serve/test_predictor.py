@@ -184,3 +184,35 @@ def test_the_kind_of_the_file_does_not_change_the_answer(predictor, drawings, na
         predictor.classify(files.pop("ycbcr tiff"))
     named = {kind: predictor.classify(content).classes[0].name for kind, content in files.items()}
     assert set(named.values()) == {name}, named
+
+
+def test_what_is_remembered_is_bounded(monkeypatch):
+    monkeypatch.setattr("resnet_cifar100.serve.predictor.REMEMBERED", 3)
+    network = CountingNetwork()
+    predictor = Predictor(network)
+    for number in (1, 2, 3, 1, 4):  # then 2 is the one that was not asked for longest
+        predictor.classify(flat(number))
+    network.batches.clear()
+    for number in (1, 3, 4, 2):
+        predictor.classify(flat(number))
+    assert network.batches == [1]
+
+
+def test_two_pictures_at_most_are_decoded_at_a_time(monkeypatch):
+    inside, most, let_go = [], [], threading.Event()
+
+    def slow(content):
+        inside.append(content)
+        most.append(len(inside))
+        let_go.wait(10)
+        inside.remove(content)
+        return load_image(content)
+
+    monkeypatch.setattr("resnet_cifar100.serve.predictor.load_image", slow)
+    predictor = Predictor(CountingNetwork())
+    with ThreadPoolExecutor(6) as pool:
+        answers = [pool.submit(predictor.classify, flat(number)) for number in range(1, 7)]
+        wait_until(lambda: len(most) == 2)
+        let_go.set()
+        assert all(answer.result().classes for answer in answers)
+    assert max(most) == 2

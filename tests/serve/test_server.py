@@ -1,7 +1,7 @@
 """The server as its clients meet it: over HTTP, in a process of its own."""
 
 import json
-import os
+import random
 import socket
 import subprocess
 import sys
@@ -104,7 +104,8 @@ def test_odd_names_of_uploads_do_no_harm(server, drawings, name):
 
 
 PART = b'--x\r\nContent-Disposition: form-data; name="files"; %s\r\n\r\nabc\r\n--x--\r\n'
-BROKEN = [b"", b"--x", b"--x\r\nfilename\r\n--x--", os.urandom(500), PART % b"", PART[:-9] % b""]
+NOISE = random.Random(0).randbytes(500)
+BROKEN = [b"", b"--x", b"--x\r\nfilename\r\n--x--", NOISE, PART % b"", PART[:-9] % b""]
 BROKEN += [PART % b"filename*=utf-8''a", PART % b'filename="\xff"', PART % b'filename="a\\ud800"']
 KINDS = ["multipart/form-data; boundary=x", "multipart/form-data", "text/plain", ""]
 KINDS += [f"multipart/form-data; boundary=x; charset={c}" for c in ("undefined", "idna", "nope")]
