@@ -18,8 +18,9 @@ from typing import Any, Literal
 
 import torch
 
-from resnet_cifar100.cli.screen import say
+from resnet_cifar100.cli.screen import say, show_fault
 from resnet_cifar100.config import Config
+from resnet_cifar100.errors import ProjectError
 from resnet_cifar100.markdown import markdown_table
 from resnet_cifar100.runtime import CPU, create_runtime, environment
 from resnet_cifar100.storage import replace_file
@@ -101,6 +102,9 @@ def main(makers: Mapping[str, Maker], argv: Sequence[str] | None = None) -> None
             try:
                 for table in makers[name](asked):
                     keep(table, out, torch.device(asked.device))
+            except ProjectError as error:
+                show_fault(str(error))
+                failed.append(name)
             except Exception:  # whatever it is, hours of measuring may be left
                 traceback.print_exc()
                 failed.append(name)

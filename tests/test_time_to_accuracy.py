@@ -33,7 +33,7 @@ def test_seeds_are_summed_up_with_mean_and_standard_deviation():
     assert rows[-1][4].endswith("(2 of 3 seeds)")
 
 
-def test_seeds_that_are_written_are_not_trained_again(tmp_path, monkeypatch):
+def test_seeds_that_are_written_are_not_trained_again(tmp_path, monkeypatch, capsys):
     trained = []
 
     def train(config):
@@ -44,11 +44,19 @@ def test_seeds_that_are_written_are_not_trained_again(tmp_path, monkeypatch):
     monkeypatch.setattr(accuracy, "train", train)
     monkeypatch.setattr(accuracy, "outcome", lambda seed: outcome(seed, 0.76, 100.0 + seed))
     makers = {page.WHOLE: accuracy.tables}
+    key, changed = accuracy.key_of, {"uncommitted_changes": False}
+    monkeypatch.setattr(accuracy, "key_of", lambda asked: key(asked) | changed)
     for seeds in ("2", "3", "1", "3"):  # of a table once measured nothing is lost
         page.main(makers, ["--seeds", seeds, "--recipe", "smoke", "--out", str(tmp_path)])
     assert trained == [0, 1, 2]
-    page.main(makers, ["--seeds", "1", "--recipe", "quick", "--out", str(tmp_path)])
-    assert trained == [0, 1, 2, 0]
+    before = (tmp_path / "result.json").read_bytes()
+    for recipe in ("quick", "smoke"):
+        with pytest.raises(SystemExit):
+            page.main(makers, ["--seeds", "4", "--recipe", recipe, "--out", str(tmp_path)])
+        assert "name another folder" in capsys.readouterr().err
+        changed["uncommitted_changes"] = True
+    assert trained == [0, 1, 2]
+    assert (tmp_path / "result.json").read_bytes() == before
 
 
 def test_flags_of_train_py_reach_the_trainings_and_no_other_benchmark(capsys):

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from resnet_cifar100.errors import ExportError
+from resnet_cifar100.export.web import fetch_runtime
 from tests.analysis.test_analyze import train
 from tests.conftest import REPOSITORY
 
@@ -41,3 +43,14 @@ def released(tiny_data_dir, tmp_path_factory) -> Released:
     done = run_command(*words, "--checkpoint-path", checkpoint, cwd=folder)
     assert done.returncode == 0, done.stderr
     return Released(checkpoint, folder / "hub/model", folder / "hub/space", done.stdout)
+
+
+@pytest.fixture(scope="session")
+def runtime(tmp_path_factory) -> Path:
+    """ONNX Runtime for browsers; where npm cannot get it, the tests that ask are skipped."""
+    try:
+        return fetch_runtime(tmp_path_factory.mktemp("runtime"))
+    except ExportError as error:
+        if "check the network" not in str(error):
+            raise
+        pytest.skip(str(error))

@@ -191,8 +191,8 @@ def test_a_second_push_takes_away_what_the_first_had_and_leaves_strangers_files(
 
 def test_what_somebody_else_made_is_not_written_over(hub, released, tmp_path):
     hub.repos[NET] = Repo()
-    for name, beside in (("model.safetensors", "README.md"), ("README.md", "notes.txt")):
-        hub.repos[NET].add("other", {name: b"theirs", beside: b"hello"})
+    for name in ("model.safetensors", "README.md"):
+        hub.repos[NET].add("other", {name: b"theirs", "notes.txt": b"hello"})
         (sentence,) = push(hub, tmp_path, released.model)
         assert f"tester/net holds {name}, which no push of this project wrote" in sentence
         assert hub.repos[NET].at("main").files[name] == b"theirs"

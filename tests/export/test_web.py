@@ -60,16 +60,6 @@ def network(bundle, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def runtime(tmp_path_factory) -> Path:
-    try:
-        return fetch_runtime(tmp_path_factory.mktemp("runtime"))
-    except ExportError as error:
-        if "check the network" not in str(error):
-            raise
-        pytest.skip(str(error))
-
-
-@pytest.fixture(scope="module")
 def web_page(bundle, network, runtime) -> Path:
     path = network.with_name("index.html")
     save_page(path, network.read_bytes(), describe(bundle), runtime, LEAST_PROB)
