@@ -102,12 +102,12 @@ def main(makers: Mapping[str, Maker], argv: Sequence[str] | None = None) -> None
             try:
                 for table in makers[name](asked):
                     keep(table, out, torch.device(asked.device))
-            except ProjectError as error:
-                show_fault(str(error))
+            except Exception as error:  # whatever it is, hours of measuring may be left
                 failed.append(name)
-            except Exception:  # whatever it is, hours of measuring may be left
-                traceback.print_exc()
-                failed.append(name)
+                if isinstance(error, ProjectError):
+                    show_fault(str(error))
+                else:
+                    traceback.print_exc()
     if out:
         say(f"Written to {out}/")
     if failed:

@@ -89,7 +89,7 @@ def load_record(folder: Path) -> RunRecord:
         )
         _check(record)
         return record
-    except (*(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError),) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(
             f"{folder} does not hold the record of a run ({error}); those below checkpoints/ and "
             "records/ do"
