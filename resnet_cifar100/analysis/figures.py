@@ -136,8 +136,12 @@ def _draw_loss(axes: Axes, record: RunRecord) -> None:
     held = [row[f"{split}/loss"] for row in record.history.epochs]
     axes.plot(_ends(record), held, "o-", ms=3, label=split)
     axes.legend()
-    smoothing = record.config.label_smoothing
-    title = f"Loss (train with label smoothing {smoothing:g})" if smoothing else "Loss"
+    smoothing, added = record.config.label_smoothing, []
+    if smoothing:
+        added.append(f"label smoothing {smoothing:g}")
+    if record.config.teacher:
+        added.append("a teacher")
+    title = f"Loss (train with {' and '.join(added)})" if added else "Loss"
     _epoch_axis(axes, [record], title, "cross-entropy, nats")
 
 
