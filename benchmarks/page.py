@@ -166,7 +166,7 @@ def _parser(makers: Mapping[str, Maker]) -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, help="rounds in which the variants take turns")
     parser.add_argument("--turn-seconds", type=float, default=0.5, help="at least so long a turn")
     parser.add_argument("--only", type=_names(makers), help=f"some of {', '.join(makers)}")
-    parser.add_argument("--models", type=_names(MODELS), default=MODELS, help="for train_step")
+    parser.add_argument("--models", type=_names(MODELS), default=MODELS, help="for the steps")
     accuracy = parser.add_argument_group(WHOLE, "whole trainings; takes flags of train.py besides")
     accuracy.add_argument("--seeds", type=int, default=10)
     return parser

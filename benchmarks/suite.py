@@ -11,6 +11,7 @@ from benchmarks import (
     loader,
     processes,
     scaling,
+    step_kernels,
     step_parts,
     time_to_accuracy,
     train_step,
@@ -21,6 +22,7 @@ MAKERS = {
     WHOLE: time_to_accuracy.tables,  # first, where it is: it alone needs the data set
     "train_step": train_step.tables,
     "step_parts": step_parts.tables,
+    "step_kernels": step_kernels.tables,
     "loader": loader.tables,
     "scaling": scaling.tables,
     "processes": processes.tables,
