@@ -70,19 +70,24 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
         """Move every filter bank that has a gradient; banks of one shape go together."""
         for group in self.param_groups:
-            by_shape: dict[torch.Size, list[Tensor]] = {}
-            for bank in group["params"]:
-                if bank.grad is not None:
-                    by_shape.setdefault(bank.shape, []).append(bank)
-            for shape, banks in by_shape.items():
+            banks = [bank for bank in group["params"] if bank.grad is not None]
+            by_shape: dict[torch.Size, list[tuple[Tensor, Tensor]]] = {}
+            for bank, step in zip(banks, self._add_momentum(banks, group["momentum"]), strict=True):
+                by_shape.setdefault(bank.shape, []).append((bank, step))
+            moved: list[Tensor] = []
+            places: list[Tensor] = []
+            for shape, pairs in by_shape.items():
+                of_shape, steps_of_shape = zip(*pairs, strict=True)
                 # As one tensor (B,D,k,k,C): few operations, on filters in memory order.
-                steps = _stack(self._add_momentum(banks, group["momentum"]))
+                steps = _stack(steps_of_shape)
                 updates = orthogonalize(steps.flatten(2).to(self.dtype)).view_as(steps)
-                filters = _stack(banks)
+                filters = _stack(of_shape)
                 norms = torch.linalg.vector_norm(filters, dim=(1, 2, 3, 4), keepdim=True)
                 filters *= shape[0] ** 0.5 / norms
                 filters -= group["lr"] * updates.to(filters.dtype)
-                torch._foreach_copy_(banks, filters.permute(0, 1, 4, 2, 3).unbind())
+                moved += filters.permute(0, 1, 4, 2, 3).unbind()
+                places += of_shape
+            torch._foreach_copy_(places, moved)
 
     def _add_momentum(self, banks: Sequence[Tensor], momentum: float) -> Sequence[Tensor]:
         """Add the gradients to their moving sums; return the Nesterov steps."""
