@@ -24,6 +24,7 @@ from benchmarks.trainings import TABLES, Experiment
 from resnet_cifar100.analysis.compare import HEAD, group_rows, mean_and_spread, write_comparison
 from resnet_cifar100.analysis.groups import Group, Run, letters
 from resnet_cifar100.cli.screen import say
+from resnet_cifar100.constants import SYNTHETIC
 from resnet_cifar100.engine.record import RunRecord, load_record
 from resnet_cifar100.markdown import SYNTHETIC_WARNING, code, markdown_table
 from resnet_cifar100.storage import replace_file
@@ -136,7 +137,7 @@ def write_page(name: str, jobs: Sequence[Job], out: Path, more: Sequence[str]) -
         write_comparison(groups, out)
     if groups:
         table = _table(order, groups)
-        is_real = all(run.record.title != "SYNTHETIC" for group in groups for run in group.runs)
+        is_real = all(run.record.title != SYNTHETIC for group in groups for run in group.runs)
         warning = "" if is_real else f"{SYNTHETIC_WARNING}\n"
         added = f"All with {code(shlex.join(more))} besides.\n\n" if more else ""
         replace_file(out / "README.md", f"# Table: {name}\n\n{warning}{added}{table}")

@@ -21,7 +21,7 @@ from torch import Tensor
 from resnet_cifar100.config import Config, ModelConfig
 from resnet_cifar100.constants import IMAGE_SIZE
 from resnet_cifar100.data.transforms import Preprocess
-from resnet_cifar100.description import check_description
+from resnet_cifar100.description import calibration_of, check_description
 from resnet_cifar100.errors import CheckpointError
 from resnet_cifar100.models.factory import Model, create_model
 from resnet_cifar100.storage import check_header, check_zip, replace_with_checksum
@@ -75,7 +75,7 @@ class Bundle:
         return self.model(self.preprocess(images))  # type: ignore[no-any-return]
 
     def to(self, device: torch.device) -> "Bundle":
-        """Move the network to `device`, in place."""
+        """Move the network and its preprocessing to `device`, in place; not the calibration."""
         self.model.to(device)
         self.preprocess.to(device)
         return self
@@ -149,8 +149,8 @@ def load_bundle(path: Path) -> Bundle:
         if len(fine) != model_config.num_classes:
             raise ValueError(f"it names {len(fine)} of {model_config.num_classes} classes")
         model = _network(model_config, weights)
-        calibration = Calibration(  # older files have none
-            **content.get("calibration", {}),
+        calibration = Calibration(
+            **calibration_of(content),
             class_means=None if class_means is None else class_means.float(),
         )
         if class_means is not None and not _are_means(class_means, model):

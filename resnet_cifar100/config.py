@@ -227,14 +227,22 @@ class Config:
             for name, value in values.items():
                 if fields[name].type is Path or (fields[name].type == Path | None and value):
                     values[name] = Path(value)
-                elif get_origin(fields[name].type) is tuple:
-                    is_text = get_args(fields[name].type)[0] is str
-                    if not all(isinstance(one, str) == is_text for one in list(value)):
+                elif get_origin(kind := fields[name].type) is tuple:
+                    if not all(_is_a(get_args(kind)[0], one) for one in list(value)):
                         raise TypeError(f"{name} is {value}")
                     values[name] = tuple(value)
+                elif kind in (bool, int, float, str) and not _is_a(kind, value):
+                    raise TypeError(f"{name} is {value}")
             return cls(**values)
         except TypeError as error:
             raise ConfigError(f"a setting has a value of the wrong type: {error}") from error
+
+
+def _is_a(kind: type, value: object) -> bool:
+    """Whether a value of JSON is what Python takes for `kind`: 1 is a float too, true no number."""
+    if isinstance(value, bool):
+        return kind is bool
+    return isinstance(value, (int, float) if kind is float else kind)
 
 
 def without_password(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+CIFAR100, SYNTHETIC = "CIFAR-100", "SYNTHETIC"  # titles: the photographs, or drawings instead
 NUM_CLASSES = 100
 IMAGE_SIZE = 32  # pixels a side; images are RGB
 

@@ -5,6 +5,18 @@ from collections.abc import Mapping
 from typing import Any
 
 _PROVENANCE = {"dataset": str, "metrics": dict, "config": str, "environment": dict}
+_UNCALIBRATED = {"temperature": 1.0, "most_strangeness": None, "source": "not calibrated"}
+
+
+def calibration_of(description: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a file says of its calibration; older files say nothing."""
+    return {**_UNCALIBRATED, **description.get("calibration", {})}
+
+
+def result_of(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the test figures of a finished run; without one none: those of an epoch count not."""
+    metrics: dict[str, Any] = provenance["metrics"]
+    return metrics if "chosen_by" in metrics else {}
 
 
 def check_description(description: Mapping[str, Any]) -> None:
@@ -23,6 +35,8 @@ def check_description(description: Mapping[str, Any]) -> None:
         raise ValueError(f"it names {len(fine)} of {len(groups)} classes")
     if not all(type(group) is int and 0 <= group < len(coarse) for group in groups):
         raise ValueError("a class is of a superclass that it does not name")
+    if not isinstance(description["model"]["name"], str):
+        raise ValueError("it does not name its network")
     provenance = description["provenance"]
     for part, kind in _PROVENANCE.items():
         if not isinstance(provenance.get(part), kind):
@@ -30,8 +44,8 @@ def check_description(description: Mapping[str, Any]) -> None:
     metrics = {**provenance["metrics"], "chosen_by": 0}
     if not all(math.isfinite(value) for value in metrics.values()):
         raise ValueError("a figure of its run is not a finite number")
-    calibration = description.get("calibration", {})  # older files have none
-    limit = calibration.get("most_strangeness")
-    is_sound = 0 < calibration.get("temperature", 1.0) < math.inf
+    calibration = calibration_of(description)
+    limit = calibration["most_strangeness"]
+    is_sound = 0 < calibration["temperature"] < math.inf and isinstance(calibration["source"], str)
     if not (is_sound and (limit is None or 0 <= limit < math.inf)):
         raise ValueError("its calibration is not one that `calibrate` writes")

@@ -1,8 +1,9 @@
 """Pieces of Markdown pages: tables, text and code in which nothing is markup, times."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from typing import Any
 
 SYNTHETIC_WARNING = (
     "> **SYNTHETIC data: drawn shapes, not CIFAR-100.** "
@@ -29,6 +30,11 @@ def code(value: object) -> str:
     """Return a value as Markdown shows code, also in a table."""
     text = " ".join(str(value).split())
     return "`" + text.replace("`", "'").replace("|", "\\|") + "`"
+
+
+def commit(stamp: Mapping[str, Any]) -> str:
+    """Return the commit that an environment was recorded with, short; ? where none is known."""
+    return code(str(stamp.get("commit") or "?")[:10])
 
 
 def duration(seconds: float) -> str:

@@ -6,6 +6,7 @@ the memory.
 
 import contextlib
 import csv
+import glob
 import hashlib
 import io
 import os
@@ -75,6 +76,7 @@ def _replace(contents: dict[Path, bytes]) -> None:
     """Replace the first file, then those that belong to it; until then they are missing."""
     temporaries = {path.with_name(f".{path.name}.{os.getpid()}.tmp"): path for path in contents}
     path, *others = contents
+    end = "; its old content is untouched"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         for temporary, final in temporaries.items():
@@ -83,19 +85,20 @@ def _replace(contents: dict[Path, bytes]) -> None:
             other.unlink(missing_ok=True)
         for temporary, final in temporaries.items():
             temporary.replace(final)
+            end = ""
             sync_folder(path.parent)
     except OSError as error:
         for temporary in temporaries:
             with contextlib.suppress(OSError):
                 temporary.unlink()
         raise CheckpointError(
-            f"{path} cannot be written ({error.strerror or error}); its old content is untouched"
+            f"{path} cannot be written ({error.strerror or error}){end}"
         ) from error
 
 
 def remove_temporaries(path: Path) -> None:
     """Remove what writers of `path` that are no more left beside it."""
-    for temporary in path.parent.glob(f".{path.name}.*.tmp"):
+    for temporary in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
         writer = temporary.name.split(".")[-2]
         if writer.isdecimal() and not _is_running(int(writer)):
             with contextlib.suppress(OSError):

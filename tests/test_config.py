@@ -198,6 +198,9 @@ def test_unknown_settings_are_refused_by_name():
     [
         *("", "{", "[1]", "3", '{"epochs": "ten"}', '{"log_file": 3}'),
         *('{"early_sizes": 20}', '{"early_sizes": ["a"], "early_shares": [0.5]}'),
+        *('{"flip": "false"}', '{"compile": 1}', '{"epochs": 12.5}', '{"seed": true}'),
+        *('{"lr": "high"}', '{"lr": true}', '{"model": 3}'),
+        *('{"early_sizes": [20.5], "early_shares": [0.5]}', '{"early_sizes": [true]}'),
         *('{"teacher": 3}', '{"augment": 3}', '{"augment": [3]}', "[" * 100_000),
     ],
 )

@@ -25,6 +25,7 @@ from resnet_cifar100.analysis.scores import ClassScores, class_scores
 from resnet_cifar100.analysis.webpage import render_page
 from resnet_cifar100.bundle import Bundle, Calibration, load_bundle
 from resnet_cifar100.config import BEST_MODEL
+from resnet_cifar100.constants import SYNTHETIC
 from resnet_cifar100.data.cifar100 import Dataset, training_splits
 from resnet_cifar100.data.loader import Split
 from resnet_cifar100.engine.evaluate import SplitName, evaluate, load_split
@@ -77,7 +78,7 @@ def analyze(path: Path, record_dir: Path | None, out: Path, options: Options, sa
     if evaluation:
         write_tables(evaluation, out)
     replace_file(out / "metrics.json", json.dumps(metrics(material), indent=2) + "\n")
-    figures = Figures(out, is_synthetic=material.title == "SYNTHETIC")
+    figures = Figures(out, is_synthetic=material.title == SYNTHETIC)
     markdown = render_report(material, figures)
     replace_file(out / "report.md", markdown)
     replace_file(out / "report.html", render_page(markdown, out))

@@ -1,5 +1,6 @@
 """Figures of what a network gets right and wrong, drawn from its predictions."""
 
+import itertools
 from collections.abc import Mapping
 
 from matplotlib.axes import Axes
@@ -154,7 +155,7 @@ def _draw_reliability(axes: Axes, predictions: Predictions) -> None:
 def draw_corruptions(figure: Figure, curves: Mapping[str, Mapping[int, float]]) -> None:
     """Draw top-1 against severity; curves[name][severity], severity 0 being the clean images."""
     axes = figure.subplots()
-    for (name, curve), marker in zip(curves.items(), "os^D", strict=False):
+    for (name, curve), marker in zip(curves.items(), itertools.cycle("os^D"), strict=False):
         axes.plot(list(curve), [100 * top1 for top1 in curve.values()], f"{marker}-", label=name)
     axes.set_xticks(sorted({severity for curve in curves.values() for severity in curve}))
     axes.set_xlabel("severity (0: as they are)")

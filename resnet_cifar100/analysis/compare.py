@@ -17,10 +17,18 @@ from resnet_cifar100.analysis.groups import (
 from resnet_cifar100.analysis.material import Figures, clear_report
 from resnet_cifar100.analysis.significance import p_value
 from resnet_cifar100.analysis.webpage import render_page
+from resnet_cifar100.constants import SYNTHETIC
 from resnet_cifar100.engine.advice import measured_top1, top1_gap
 from resnet_cifar100.engine.record import load_record
 from resnet_cifar100.errors import CheckpointError, ConfigError
-from resnet_cifar100.markdown import SYNTHETIC_WARNING, code, duration, markdown_table, plain
+from resnet_cifar100.markdown import (
+    SYNTHETIC_WARNING,
+    code,
+    commit,
+    duration,
+    markdown_table,
+    plain,
+)
 from resnet_cifar100.storage import replace_file
 
 
@@ -44,7 +52,7 @@ def write_comparison(groups: Sequence[Group], out: Path) -> None:
     """Write report.md, report.html and compare.json of the groups, of one data set, to `out`."""
     clear_report(out)
     replace_file(out / "compare.json", json.dumps(_facts(groups), indent=2) + "\n")
-    is_synthetic = groups[0].runs[0].record.title == "SYNTHETIC"
+    is_synthetic = groups[0].runs[0].record.title == SYNTHETIC
     markdown = _render(groups, Figures(out, is_synthetic=is_synthetic))
     replace_file(out / "report.md", markdown)
     replace_file(out / "report.html", render_page(markdown, out))
@@ -135,7 +143,7 @@ def _render(groups: Sequence[Group], figures: Figures) -> str:
     rows = [(plain(name), *figures_of) for name, *figures_of in group_rows(groups)]
     parts = [
         f"# {len(runs)} runs on {title} compared\n",
-        SYNTHETIC_WARNING if title == "SYNTHETIC" else "",
+        SYNTHETIC_WARNING if title == SYNTHETIC else "",
         "## Results\n",
         dots,
         markdown_table(HEAD, rows),
@@ -207,7 +215,7 @@ def _run_table(groups: Sequence[Group]) -> str:
             len(run.record.history.epochs),
             duration(run.record.history.train_seconds),
             plain(run.record.environments[-1].get("gpu") or run.record.environments[-1].get("cpu")),
-            code(str(run.record.environments[-1].get("commit"))[:10]),
+            commit(run.record.environments[-1]),
         )
         for group in groups
         for run in group.runs

@@ -7,6 +7,7 @@ from torch import Tensor
 from resnet_cifar100.analysis.calibration import calibration_error
 from resnet_cifar100.analysis.predictions import Predictions
 from resnet_cifar100.analysis.scores import class_scores, confused_pairs
+from resnet_cifar100.constants import SYNTHETIC
 from resnet_cifar100.engine.advice import Advice
 from resnet_cifar100.markdown import plain
 
@@ -124,7 +125,7 @@ def advise_on_predictions(
             f"{100 * WEAK:g} points below it: {named}{rest}. No setting mends a class; its "
             "pictures show why it is hard."
         )
-        flags = " --dataset synthetic" if title == "SYNTHETIC" else ""
+        flags = " --dataset synthetic" if title == SYNTHETIC else ""
         command = f"python -m resnet_cifar100 samples --per-class 10{flags}"
         yield Advice("Weak classes", evidence, command)
 

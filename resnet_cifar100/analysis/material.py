@@ -16,6 +16,7 @@ from resnet_cifar100.analysis.scores import confusion_matrix, merge_classes
 from resnet_cifar100.analysis.theme import THEMES, Draw, save_figure
 from resnet_cifar100.bundle import Bundle
 from resnet_cifar100.config import Config
+from resnet_cifar100.constants import SYNTHETIC
 from resnet_cifar100.engine.record import RunRecord
 from resnet_cifar100.errors import CheckpointError
 
@@ -154,7 +155,7 @@ class Figures:
 
         def draw_labelled(figure: Figure) -> None:
             draw(figure)
-            if self.is_synthetic and "SYNTHETIC" not in figure.get_suptitle():
+            if self.is_synthetic and SYNTHETIC not in figure.get_suptitle():
                 figure.suptitle("SYNTHETIC data, not CIFAR-100")
 
         assert name in FIGURES, name

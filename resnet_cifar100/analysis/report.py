@@ -9,6 +9,7 @@ from resnet_cifar100.analysis.findings import (
     describe_predictions,
 )
 from resnet_cifar100.analysis.material import Figures, Material
+from resnet_cifar100.constants import SYNTHETIC
 from resnet_cifar100.engine.advice import advise, top1_gap
 from resnet_cifar100.engine.log_page import (
     analysis,
@@ -18,7 +19,14 @@ from resnet_cifar100.engine.log_page import (
     recommendations,
     settings_table,
 )
-from resnet_cifar100.markdown import SYNTHETIC_WARNING, code, duration, markdown_table, plain
+from resnet_cifar100.markdown import (
+    SYNTHETIC_WARNING,
+    code,
+    commit,
+    duration,
+    markdown_table,
+    plain,
+)
 from resnet_cifar100.models.summary import summarize
 
 
@@ -27,7 +35,7 @@ def render_report(material: Material, figures: Figures) -> str:
     config = material.config
     parts = [
         f"# {plain(config.model)} on {material.title}: report of {plain(material.name)}\n",
-        SYNTHETIC_WARNING if material.title == "SYNTHETIC" else "",
+        SYNTHETIC_WARNING if material.title == SYNTHETIC else "",
         _identity(material),
         _section("At a glance", markdown_table(["Metric", "Value"], glance(material))),
         _section("What stands out", _findings(material)),
@@ -92,7 +100,7 @@ def _identity(material: Material) -> str:
     hardware = stamp.get("gpu") or f"{stamp.get('cpu')}, {stamp.get('threads')} threads"
     facts = [
         f"Recipe {code(config.recipe)}, seed {config.seed}",
-        f"commit {code(str(stamp.get('commit'))[:10])}",
+        f"commit {commit(stamp)}",
         f"torch {plain(stamp.get('torch'))}",
         plain(hardware),
     ]
@@ -178,6 +186,6 @@ def _run(material: Material) -> str:
     return (
         f"<details><summary>Every setting</summary>\n\n{settings_table(material.config)}\n"
         f"</details>\n\n{environment_tables(material.environments)}\n"
-        f"Analysed with commit `{str(here['commit'])[:10]}`, torch {here['torch']} on "
+        f"Analysed with commit {commit(here)}, torch {here['torch']} on "
         f"{here['gpu'] or here['cpu']}. In files beside this page: {files}.\n"
     )

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from resnet_cifar100.cli.screen import console, say, show_fault
 from resnet_cifar100.config import BEST_MODEL, SHIPPED_MODEL
+from resnet_cifar100.constants import SYNTHETIC
 from resnet_cifar100.errors import ConfigError, ImageError
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def predict(
     description = predictor.network.description
     if not 1 <= top_k <= len(description["fine_names"]):
         raise ConfigError(f"--top-k must be in 1 to {len(description['fine_names'])}, got {top_k}")
-    if description["provenance"]["dataset"] == "SYNTHETIC":
+    if description["provenance"]["dataset"] == SYNTHETIC:
         say("This model knows SYNTHETIC drawn shapes only, not CIFAR-100.", style="bold yellow")
     refused = [path for path in images if not _predict_one(predictor, path, top_k)]
     if refused:

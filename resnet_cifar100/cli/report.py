@@ -10,6 +10,7 @@ from rich.text import Text
 from resnet_cifar100.cli.measure import default_checkpoint
 from resnet_cifar100.cli.screen import console, say
 from resnet_cifar100.config import BEST_MODEL
+from resnet_cifar100.constants import SYNTHETIC
 from resnet_cifar100.errors import ConfigError
 
 
@@ -57,7 +58,7 @@ def analyze(
         corrupted=corruption_images,
     )
     material = write_report(path, record, out, options, say)
-    if material.title == "SYNTHETIC":
+    if material.title == SYNTHETIC:
         say("SYNTHETIC data: none of these figures says anything about CIFAR-100.", "bold yellow")
     for metric, value in glance(material):
         say(f"  {metric:<20} {value}")
@@ -78,7 +79,7 @@ def compare(
     from resnet_cifar100.analysis.compare import compare as write_comparison
 
     groups = write_comparison(runs, out)
-    if groups[0].runs[0].record.title == "SYNTHETIC":
+    if groups[0].runs[0].record.title == SYNTHETIC:
         say("SYNTHETIC data: none of these figures says anything about CIFAR-100.", "bold yellow")
     table = Table()
     for index, name in enumerate(HEAD):

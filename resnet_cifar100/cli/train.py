@@ -13,6 +13,7 @@ from rich.table import Table
 
 from resnet_cifar100.cli.screen import console, python_command, say
 from resnet_cifar100.config import BEST_MODEL, Config, without_password
+from resnet_cifar100.constants import SYNTHETIC
 from resnet_cifar100.errors import ConfigError, InterruptedRunError
 from resnet_cifar100.limits import idle_settings
 from resnet_cifar100.recipes import create_recipe, shortened
@@ -56,7 +57,7 @@ def train(argv: Sequence[str]) -> None:
     dataset = load_dataset(config)
     if dataset.notice:
         say(dataset.notice, style="bold yellow")
-    is_synthetic = dataset.title == "SYNTHETIC"
+    is_synthetic = dataset.title == SYNTHETIC
     config = dataclasses.replace(
         config,
         dataset="synthetic" if is_synthetic else "cifar100",
@@ -70,7 +71,8 @@ def train(argv: Sequence[str]) -> None:
             f"the GPU ran out of memory: try a --batch-size smaller than {config.batch_size}"
         ) from error
     except InterruptedRunError as error:
-        advice = f"Go on with: {python_command()} train.py --resume --run-dir {run_dir}"
+        folder = shlex.quote(str(run_dir))
+        advice = f"Go on with: {python_command()} train.py --resume --run-dir {folder}"
         raise InterruptedRunError(f"{error}. {advice}", error.exit_code) from error
     if is_main_process():
         save_curves(record, run_dir / "curves.png")
@@ -152,7 +154,7 @@ def _show_result(record: "RunRecord", run_dir: Path) -> None:
         say(f"  {name:<14} {path}")
     say("Next:")
     python = python_command()
-    flags = " --dataset synthetic" if record.title == "SYNTHETIC" else ""
+    flags = " --dataset synthetic" if record.title == SYNTHETIC else ""
     if config.data_dir != Path("data"):
         flags += f" --data-dir {shlex.quote(str(config.data_dir))}"
     weights, folder = shlex.quote(str(config.checkpoint_path)), shlex.quote(str(run_dir))

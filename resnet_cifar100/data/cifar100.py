@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from resnet_cifar100.config import Config
-from resnet_cifar100.constants import FOLDER, IMAGE_SIZE, MEMBERS, NUM_CLASSES
+from resnet_cifar100.constants import CIFAR100, FOLDER, IMAGE_SIZE, MEMBERS, NUM_CLASSES, SYNTHETIC
 from resnet_cifar100.data.download import download_cifar100, verify_file
 from resnet_cifar100.data.loader import Split
 from resnet_cifar100.data.synthetic import write_synthetic
@@ -61,7 +61,7 @@ def load_dataset(config: Config) -> Dataset:
                 f"CIFAR-100 cannot be had ({reason}), so this run uses SYNTHETIC data, "
                 "drawn shapes. None of its figures says anything about CIFAR-100.",
             )
-    return read_dataset(folder, title="CIFAR-100")
+    return read_dataset(folder, title=CIFAR100)
 
 
 def find_cifar100(data_dir: Path) -> Path | None:
@@ -78,7 +78,7 @@ def find_cifar100(data_dir: Path) -> Path | None:
         if bad := [name for name in there if not verify_file(folder / name, MEMBERS[name])]:
             raise DataError(
                 f"{folder} has no correct copy of {', '.join(bad)} (checksums differ from the "
-                "official files); delete the folder to download it again"
+                "official files); delete or move it to download it again"
             )
         if len(there) == len(MEMBERS):  # else an unpacking broke off, and the download finishes it
             return folder
@@ -95,7 +95,7 @@ def _load_synthetic(data_dir: Path, notice: str) -> Dataset:
             raise DataError(
                 f"the synthetic data cannot be written to {folder} ({error.strerror})"
             ) from error
-    return read_dataset(folder, title="SYNTHETIC", notice=notice)
+    return read_dataset(folder, title=SYNTHETIC, notice=notice)
 
 
 def read_dataset(folder: Path, *, title: str, notice: str = "") -> Dataset:

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
+from resnet_cifar100.constants import SYNTHETIC
 from resnet_cifar100.data.cifar100 import Dataset
 from resnet_cifar100.errors import ConfigError, DataError
 from resnet_cifar100.storage import replace_csv
@@ -28,7 +29,7 @@ def write_samples(dataset: Dataset, out: Path, *, per_class: int, seed: int) -> 
     if not 1 <= per_class <= most:
         raise ConfigError(f"--per-class must be in 1 to {most}, got {per_class}")
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
-    mark = "SYNTHETIC_" if dataset.title == "SYNTHETIC" else ""
+    mark = "SYNTHETIC_" if dataset.title == SYNTHETIC else ""
     rows = []
     try:
         out.mkdir(parents=True, exist_ok=True)

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from resnet_cifar100.bundle import Bundle, load_bundle
 from resnet_cifar100.config import Config
+from resnet_cifar100.description import result_of
 from resnet_cifar100.engine.metrics import hard_labels
 from resnet_cifar100.errors import ConfigError
 from resnet_cifar100.recipes import training_command
@@ -80,8 +81,8 @@ def load_teacher(config: Config, runtime: Runtime, title: str) -> Teacher | None
 
 
 def _describe(bundle: Bundle, sha256: str) -> str:
-    metrics = bundle.provenance["metrics"]
-    result = f"{metrics['test/top1']:.2%} test top-1" if "chosen_by" in metrics else "not finished"
+    found = result_of(bundle.provenance)
+    result = f"{found['test/top1']:.2%} test top-1" if found else "not finished"
     command = training_command(bundle.config.without_folders())
     return f"{command}: {result}, SHA-256 {sha256}"
 

@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Sequence
 
 from resnet_cifar100.config import BEST_MODEL, Config, ModelConfig
+from resnet_cifar100.constants import CIFAR100, SYNTHETIC
 from resnet_cifar100.engine.advice import (
     LEVEL,
     Advice,
@@ -29,7 +30,7 @@ def render_markdown(record: RunRecord) -> str:
     """Return the whole page; the same record gives the same text."""
     parts = [
         f"# Training log: {plain(record.config.model)} on {record.title}\n",
-        SYNTHETIC_WARNING if record.title == "SYNTHETIC" else "",
+        SYNTHETIC_WARNING if record.title == SYNTHETIC else "",
         _status(record),
         "## Results\n\n" + markdown_table(["Metric", "Value"], result_rows(record)),
         "## Performance analysis\n\n" + analysis(record),
@@ -108,7 +109,7 @@ def analysis(record: RunRecord) -> str:
             "The curve is measured in the precision of training, the result without bf16 from "
             "the file of the weights: hence they differ a little."
         )
-    if record.result and record.title == "CIFAR-100":
+    if record.result and record.title == CIFAR100:
         ahead = 100 * (record.result["test/top1"] - DOCUMENT_TOP1)
         lines.append(
             f"{ahead:+.2f} points against the {DOCUMENT_TOP1:.2%} of the document that this "

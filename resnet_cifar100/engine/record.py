@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from resnet_cifar100.config import Config
+from resnet_cifar100.constants import CIFAR100, SYNTHETIC
 from resnet_cifar100.engine.state import History
 from resnet_cifar100.errors import CheckpointError
 from resnet_cifar100.storage import replace_csv, replace_file
 
 Row = dict[str, Any]
-TITLES = ("CIFAR-100", "SYNTHETIC")
+TITLES = (CIFAR100, SYNTHETIC)
 _EPOCH_KEYS = ("epoch", "train/loss", "train/top1", "lr", "train_seconds", "speed/images_per_s")
 _STEP_KEYS = ("step", "train/loss", "lr", "train_seconds")
 _MEASURED = ("loss", "top1", "top5")

@@ -1,6 +1,7 @@
 """Folders of runs: one a run, beside best_model.pth, never used twice."""
 
 import contextlib
+import itertools
 from datetime import date
 from pathlib import Path
 
@@ -14,7 +15,7 @@ def new_run_dir(config: Config) -> Path:
     """Return a folder name that no run has yet; it is made by the run."""
     name = f"{date.today():%Y-%m-%d}_{config.recipe}_{config.model}_seed{config.seed}"
     parent = config.checkpoint_path.parent
-    names = [name, *(f"{name}_{number}" for number in range(2, 10_000))]
+    names = itertools.chain([name], (f"{name}_{number}" for number in itertools.count(2)))
     return next(parent / name for name in names if not (parent / name).exists())
 
 

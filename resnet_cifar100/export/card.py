@@ -1,9 +1,10 @@
 """The card of an exported file: what it answers, weighs and costs beside the network it is of."""
 
 from resnet_cifar100.bundle import Bundle
+from resnet_cifar100.constants import SYNTHETIC
 from resnet_cifar100.export.forms import BATCH_SIZE, ROUNDS, Comparison
 from resnet_cifar100.export.quantize import CALIBRATION_IMAGES
-from resnet_cifar100.markdown import SYNTHETIC_WARNING, code, markdown_table, plain
+from resnet_cifar100.markdown import SYNTHETIC_WARNING, code, commit, markdown_table, plain
 from resnet_cifar100.runtime import environment
 
 _HEAD = (
@@ -59,11 +60,11 @@ def _render(bundle: Bundle, comparison: Comparison, form: str, how: list[str]) -
     return "\n".join(
         [
             f"# {plain(config.model)} {form}\n",
-            *([SYNTHETIC_WARNING] if title == "SYNTHETIC" else []),
+            *([SYNTHETIC_WARNING] if title == SYNTHETIC else []),
             f"Recipe {code(config.recipe)}, seed {config.seed}, on {plain(title)}.\n",
             *how,
             comparison_text(comparison),
-            f"Measured with commit {code(str(stamp['commit'])[:10])}, torch {stamp['torch']}, on "
+            f"Measured with commit {commit(stamp)}, torch {stamp['torch']}, on "
             f"{plain(stamp['cpu'])}, {stamp['threads']} threads: {code(stamp['command'])}.\n",
         ]
     )

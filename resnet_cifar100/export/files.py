@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from resnet_cifar100.bundle import Bundle
+from resnet_cifar100.constants import SYNTHETIC
 from resnet_cifar100.data.cifar100 import find_cifar100
 from resnet_cifar100.data.drawings import write_drawings
 from resnet_cifar100.data.images import load_image
@@ -129,7 +130,7 @@ def compare_files(
 
 def has_data(bundle: Bundle, data_dir: Path | None) -> bool:
     """Whether the data that a network was trained on is at hand, without a download."""
-    if bundle.provenance["dataset"] == "SYNTHETIC":
+    if bundle.provenance["dataset"] == SYNTHETIC:
         return True
     folder = data_dir or bundle.config.data_dir
     return find_cifar100(folder) is not None

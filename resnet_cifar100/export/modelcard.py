@@ -14,10 +14,19 @@ from huggingface_hub import (
 
 from resnet_cifar100.bundle import Bundle
 from resnet_cifar100.config import Config
+from resnet_cifar100.constants import CIFAR100, SYNTHETIC
+from resnet_cifar100.description import result_of
 from resnet_cifar100.engine.log_page import part_table, taught_by
 from resnet_cifar100.export.card import comparison_text
 from resnet_cifar100.export.forms import Comparison
-from resnet_cifar100.markdown import SYNTHETIC_WARNING, code, duration, markdown_table, plain
+from resnet_cifar100.markdown import (
+    SYNTHETIC_WARNING,
+    code,
+    commit,
+    duration,
+    markdown_table,
+    plain,
+)
 from resnet_cifar100.models.summary import count_parameters
 
 DATASET = "uoft-cs/cifar100"  # its name on the Hub
@@ -42,7 +51,7 @@ def render_model_card(
     parts = [
         f"---\n{_metadata(bundle, repo, measured).to_yaml()}\n---\n",
         f"# {plain(config.model)}, trained on {title} from scratch\n",
-        SYNTHETIC_WARNING if title == "SYNTHETIC" else "",
+        SYNTHETIC_WARNING if title == SYNTHETIC else "",
         f"A network of {count_parameters(bundle.model) / 1e6:.1f} million parameters. It names "
         "what is in a picture of 32 x 32 pixels: one of "
         f"{len(bundle.fine_names)} classes. It has seen {title} alone: no pretrained weights.\n",
@@ -53,7 +62,7 @@ def render_model_card(
         _figures(folder),
         "## Training\n\n" + _training(bundle, config),
         "## Network\n\n" + part_table(bundle.model_config),
-        "## Limits\n\n" + (_LIMITS if title != "SYNTHETIC" else _SYNTHETIC_LIMITS),
+        "## Limits\n\n" + (_LIMITS if title != SYNTHETIC else _SYNTHETIC_LIMITS),
         "## Classes\n\n" + _classes(bundle),
         "## Licence and source\n\n" + _SOURCE,
     ]
@@ -63,7 +72,7 @@ def render_model_card(
 def has_results(bundle: Bundle) -> bool:
     """Whether the run was finished, so that its figures are results, and on CIFAR-100."""
     provenance = bundle.provenance
-    return "chosen_by" in provenance["metrics"] and provenance["dataset"] != "SYNTHETIC"
+    return bool(result_of(provenance)) and provenance["dataset"] != SYNTHETIC
 
 
 def render_eval_results(bundle: Bundle, measured: Comparison | None) -> str:
@@ -82,12 +91,12 @@ def render_eval_results(bundle: Bundle, measured: Comparison | None) -> str:
 def _metadata(bundle: Bundle, repo: str, measured: Comparison | None) -> ModelCardData:
     """Return the front matter; only figures of a finished run on CIFAR-100 are results."""
     found = {**bundle.provenance["metrics"], "test/top1": _top1(bundle, measured)}
-    is_real = bundle.provenance["dataset"] != "SYNTHETIC"
+    is_real = bundle.provenance["dataset"] != SYNTHETIC
     results = [
         EvalResult(
             task_type="image-classification",
             dataset_type=DATASET,
-            dataset_name="CIFAR-100",
+            dataset_name=CIFAR100,
             dataset_split="test",
             metric_type="accuracy",
             metric_name=f"{name}, percent",
@@ -115,8 +124,8 @@ def _top1(bundle: Bundle, measured: Comparison | None) -> float:
 
 
 def _results(bundle: Bundle, measured: Comparison | None) -> str:
-    found, config = bundle.provenance["metrics"], bundle.config
-    if "chosen_by" not in found:
+    found, config = result_of(bundle.provenance), bundle.config
+    if not found:
         return "This run was not finished, so there are no results.\n"
     split = f"{plain(bundle.provenance['dataset'])}, test images"
     rows = [("Top-1", f"**{_top1(bundle, measured):.2%}**", split)]
@@ -165,7 +174,7 @@ def _training(bundle: Bundle, config: Config) -> str:
     teacher = {"Teacher": taught_by(stamp["teacher"])} if "teacher" in stamp else {}
     rows = {
         "Data": f"{plain(bundle.provenance['dataset'])}, {count:,} training images"
-        if bundle.provenance["dataset"] != "SYNTHETIC"
+        if bundle.provenance["dataset"] != SYNTHETIC
         else "SYNTHETIC drawn shapes",
         "Held out to choose by": f"{config.val_size:,} others of the training set"
         if config.val_size
@@ -177,7 +186,7 @@ def _training(bundle: Bundle, config: Config) -> str:
         "On": f"{plain(' '.join(stamp.get('runtime') or [stamp.get('cpu', '?')]))} torch "
         f"{plain(stamp.get('torch', '?'))}.",
         "Command": code(stamp.get("command", "?")),
-        "Commit of resnet_cifar100": code(stamp.get("commit") or "?") + changed,
+        "Commit of resnet_cifar100": commit(stamp) + changed,
         "Calibration": plain(bundle.calibration.source),
     }
     return markdown_table(["What", "Value"], list(rows.items()))

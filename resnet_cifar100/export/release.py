@@ -18,6 +18,7 @@ from huggingface_hub import SpaceCard
 from resnet_cifar100 import __version__
 from resnet_cifar100.analysis.analyze import Options, analyze
 from resnet_cifar100.bundle import Bundle, describe, load_bundle, without_folders
+from resnet_cifar100.constants import SYNTHETIC
 from resnet_cifar100.errors import CheckpointError, ExportError
 from resnet_cifar100.export.files import Say, has_data, write_card, write_int8, write_onnx
 from resnet_cifar100.export.modelcard import has_results, render_eval_results, render_model_card
@@ -106,7 +107,7 @@ def write_space_folder(folder: Path, repo: str, model: Path) -> None:
         replace_file(new / "model.onnx", (model / "model.onnx").read_bytes())
         card = SpaceCard.load(app / "README.md")
         card.data.models = [repo]
-        if json.loads((model / "config.json").read_text())["provenance"]["dataset"] == "SYNTHETIC":
+        if json.loads((model / "config.json").read_text())["provenance"]["dataset"] == SYNTHETIC:
             card.data.datasets = None
             card.data.short_description = "SYNTHETIC: knows drawn shapes only"
             card.text = "\n# SYNTHETIC\n\nThis network knows drawn shapes only, not CIFAR-100.\n"

@@ -21,6 +21,7 @@ from string import Template
 from typing import Any
 
 from resnet_cifar100.data.drawings import write_drawings
+from resnet_cifar100.description import result_of
 from resnet_cifar100.errors import ExportError
 from resnet_cifar100.storage import replace_file
 
@@ -131,11 +132,10 @@ def _facts(description: Mapping[str, Any], least_prob: float) -> str:
     No parser of HTML finds an end of a script or a comment in it.
     """
     provenance = description["provenance"]
-    result = provenance["metrics"] if "chosen_by" in provenance["metrics"] else {}
     facts = {
         **{key: description[key] for key in _SHOWN},
         "dataset": provenance["dataset"],
-        "top1": result.get("test/top1"),
+        "top1": result_of(provenance).get("test/top1"),
         "least_prob": least_prob,
     }
     return json.dumps(facts, sort_keys=True, allow_nan=False).replace("<", r"\u003c")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from resnet_cifar100.constants import IMAGE_SIZE
-from resnet_cifar100.description import check_description
+from resnet_cifar100.description import calibration_of, check_description
 from resnet_cifar100.errors import CheckpointError
 from resnet_cifar100.serve.predictor import Network, Scores
 
@@ -76,6 +76,7 @@ class OnnxNetwork:
             metadata = self._session.get_modelmeta().custom_metadata_map
             self.description: dict[str, Any] = dict(json.loads(metadata["description"]))
             check_description(self.description)
+            self.description["calibration"] = calibration_of(self.description)
             probs, _ = self.score(np.zeros((1, 3, IMAGE_SIZE, IMAGE_SIZE), np.uint8))
             if probs.shape != (1, len(self.description["fine_names"])):
                 raise ValueError("it names other classes than it tells apart")

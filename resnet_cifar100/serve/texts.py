@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from resnet_cifar100.config import Config
+from resnet_cifar100.constants import SYNTHETIC
 from resnet_cifar100.data.images import MAX_BYTES, MAX_PIXELS
-from resnet_cifar100.markdown import code, duration, markdown_table, plain
+from resnet_cifar100.description import result_of
+from resnet_cifar100.markdown import code, commit, duration, markdown_table, plain
 from resnet_cifar100.serve.predictor import LEAST_PROB
 
 USAGE = f"""
@@ -44,7 +46,7 @@ def about(description: Mapping[str, Any], path: Path) -> str:
     config = Config.from_json(provenance["config"])
     stamp = provenance["environment"]
     metrics = provenance["metrics"]
-    result = metrics if "chosen_by" in metrics else {}  # figures of an epoch are no result
+    result = result_of(provenance)
     seconds = metrics.get("train_seconds")
     rows = {
         "Network": plain(description["model"]["name"]),
@@ -56,15 +58,16 @@ def about(description: Mapping[str, Any], path: Path) -> str:
         "Weights chosen by": plain(result.get("chosen_by", "an unfinished run")),
         "Training time": duration(seconds) if seconds else "?",
         "Command": code(str(stamp.get("command") or "?")),
-        "Commit": code(str(stamp.get("commit") or "?")[:12]),
+        "Commit": commit(stamp),
         "Machine": plain(f"{stamp.get('gpu') or stamp.get('cpu')}, torch {stamp.get('torch')}"),
         "Calibration": plain(description["calibration"]["source"]),
     }
     table = markdown_table(["What", "Value"], list(rows.items()))
-    synthetic = provenance["dataset"] == "SYNTHETIC"
+    synthetic = provenance["dataset"] == SYNTHETIC
     notice = "**This model knows SYNTHETIC drawn shapes only.**\n\n" if synthetic else ""
     limit = _UNCALIBRATED if description["calibration"]["most_strangeness"] is None else _STRANGE
-    return f"{notice}{table}\n{_NOT_SURE}{limit}{_LIMITS}"
+    limits = _SYNTHETIC_LIMITS if synthetic else _LIMITS
+    return f"{notice}{table}\n{_NOT_SURE}{limit}{limits}"
 
 
 def _percent(figure: float | None) -> str:
@@ -84,6 +87,12 @@ pictures do.
 
 _UNCALIBRATED = """The probability is not calibrated, and no picture is called unlike the data:
 `python -m resnet_cifar100 calibrate --held-out CHECKPOINT` mends both.
+"""
+
+_SYNTHETIC_LIMITS = """
+### What it cannot do
+
+It knows drawn shapes and nothing else. Nothing that it says of a photograph means anything.
 """
 
 _LIMITS = """

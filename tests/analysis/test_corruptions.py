@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import scipy.ndimage
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 
+from resnet_cifar100.analysis.charts import draw_corruptions
 from resnet_cifar100.analysis.corruptions import (
     CORRUPTIONS,
     SEVERITIES,
@@ -110,3 +112,9 @@ def test_noise_never_turns_white_to_black(value):
     flat = torch.full((4, 3, 32, 32), value, dtype=torch.uint8)
     noisy = add_noise(flat, SEVERITIES).int()
     assert int((noisy - value).abs().max()) < 160
+
+
+def test_every_corruption_is_drawn_however_many_there_are():
+    figure = Figure()
+    draw_corruptions(figure, {f"corruption {i}": {0: 0.9, 1: 0.5} for i in range(6)})
+    assert len(figure.axes[0].get_lines()) == 6

@@ -3,6 +3,8 @@
 import dataclasses
 import os
 
+import pytest
+
 from resnet_cifar100.engine import runlog
 from resnet_cifar100.engine.runs import new_run_dir
 from resnet_cifar100.engine.trainer import fit
@@ -30,11 +32,12 @@ def test_each_session_leaves_its_stamp_and_says_what_changed(
     assert "Since the last session: commit" in said.get()
 
 
-def test_what_a_living_process_is_writing_stays(tmp_path):
+@pytest.mark.parametrize("name", ["logs.md", "logs[1]*.md"])
+def test_what_a_living_process_is_writing_stays(tmp_path, name):
     beyond_the_highest = 2**22 + 1
-    mine, dead = (tmp_path / f".logs.md.{pid}.tmp" for pid in (os.getpid(), beyond_the_highest))
+    mine, dead = (tmp_path / f".{name}.{pid}.tmp" for pid in (os.getpid(), beyond_the_highest))
     mine.touch()
     dead.touch()
-    remove_temporaries(tmp_path / "logs.md")
+    remove_temporaries(tmp_path / name)
     assert mine.exists()
     assert not dead.exists()

@@ -1,3 +1,4 @@
+import io
 import json
 
 import numpy as np
@@ -14,6 +15,7 @@ from resnet_cifar100.errors import CheckpointError
 from resnet_cifar100.export.onnx import save_onnx
 from resnet_cifar100.serve.networks import open_network
 from resnet_cifar100.serve.predictor import Predictor
+from resnet_cifar100.serve.texts import about
 from tests.conftest import REPOSITORY
 
 
@@ -134,7 +136,9 @@ def described(exported, path, change):
         },
         lambda d: {**d, "coarse_names": []},
         lambda d: {**d, "provenance": {}},
+        lambda d: {**d, "model": {"name": 3}},
         lambda d: {**d, "calibration": {"temperature": 0}},
+        lambda d: {**d, "calibration": {"source": None}},
     ],
 )
 def test_a_file_that_describes_itself_wrongly_is_refused(exported, tmp_path, change):
@@ -142,6 +146,16 @@ def test_a_file_that_describes_itself_wrongly_is_refused(exported, tmp_path, cha
     described(exported, path, change)
     with pytest.raises(CheckpointError, match="damaged or not of this project"):
         open_network(path)
+
+
+def test_a_file_without_a_calibration_answers_and_is_described(exported, tmp_path):
+    path = tmp_path / "older.onnx"
+    described(exported, path, lambda d: {k: v for k, v in d.items() if k != "calibration"})
+    predictor = Predictor(open_network(path))
+    picture = io.BytesIO()
+    Image.new("RGB", (32, 32), "red").save(picture, "PNG")
+    assert predictor.classify(picture.getvalue()).classes
+    assert "not calibrated" in about(predictor.network.description, path)
 
 
 def test_a_file_with_other_answers_is_refused(exported, tmp_path):

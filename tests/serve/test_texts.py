@@ -34,3 +34,18 @@ def test_figures_of_an_epoch_are_no_result(shipped):
     card = about(describe(dataclasses.replace(shipped, provenance=provenance)), Path(WEIGHTS))
     assert "| Test top-1 | not measured |" in card
     assert "an unfinished run" in card
+
+
+def test_a_network_of_drawings_is_not_said_to_know_photographs(shipped):
+    provenance = {**shipped.provenance, "dataset": "SYNTHETIC"}
+    card = about(describe(dataclasses.replace(shipped, provenance=provenance)), WEIGHTS)
+    assert "SYNTHETIC drawn shapes only" in card
+    assert "drawn shapes and nothing else" in card
+    assert "people, animals" not in card
+
+
+def test_weights_of_an_unknown_commit_say_so(shipped):
+    environment = {**shipped.provenance["environment"], "commit": ""}
+    provenance = {**shipped.provenance, "environment": environment}
+    card = about(describe(dataclasses.replace(shipped, provenance=provenance)), WEIGHTS)
+    assert "| Commit | `?` |" in card
