@@ -21,12 +21,12 @@ from datetime import date
 from pathlib import Path
 
 from benchmarks.trainings import TABLES, Experiment
-from resnet_cifar100.analysis.compare import HEAD, group_rows, mean_and_spread, write_comparison
+from resnet_cifar100.analysis.compare import group_rows, write_comparison
 from resnet_cifar100.analysis.groups import Group, Run, letters
 from resnet_cifar100.cli.screen import say
 from resnet_cifar100.constants import SYNTHETIC
 from resnet_cifar100.engine.record import RunRecord, load_record
-from resnet_cifar100.markdown import SYNTHETIC_WARNING, code, markdown_table
+from resnet_cifar100.markdown import SYNTHETIC_WARNING, code, filled_columns, markdown_table
 from resnet_cifar100.storage import replace_file
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -120,7 +120,8 @@ def train(job: Job, more: Sequence[str], deadline: float) -> None:
 def write_page(name: str, jobs: Sequence[Job], out: Path, more: Sequence[str]) -> None:
     """Write the records and the comparison of what is finished to `out`, and the table in docs.
 
-    With `more` flags than the table has, docs keep what they have.
+    With `more` flags than the table has, or a record that is not published, docs keep what they
+    have.
     """
     order = list(TABLES[name])
     groups: list[Group] = []
@@ -141,17 +142,19 @@ def write_page(name: str, jobs: Sequence[Job], out: Path, more: Sequence[str]) -
         warning = "" if is_real else f"{SYNTHETIC_WARNING}\n"
         added = f"All with {code(shlex.join(more))} besides.\n\n" if more else ""
         replace_file(out / "README.md", f"# Table: {name}\n\n{warning}{added}{table}")
-        if is_real and not more and out.resolve().is_relative_to(ROOT):
-            replace_file(RESULTS, with_table(RESULTS.read_text(), name, table))
+        page = RESULTS.read_text()
+        is_published = not more and out.resolve().parent == ROOT / "records"
+        if is_real and is_published and _first_mark(name) in page:
+            replace_file(RESULTS, with_table(page, name, table))
+
+
+def _first_mark(name: str) -> str:
+    return f"<!-- table: {name} -->\n"
 
 
 def with_table(page: str, name: str, table: str) -> str:
-    """Return the page with `table` between its two marks of this name.
-
-    Raises:
-        ValueError: where the page has no such marks.
-    """
-    first, last = f"<!-- table: {name} -->\n", "<!-- end of table -->"
+    """Return the page with `table` between its two marks of this name."""
+    first, last = _first_mark(name), "<!-- end of table -->"
     start = page.index(first) + len(first)
     return f"{page[:start]}\n{table}\n{page[page.index(last, start) :]}"
 
@@ -166,23 +169,16 @@ def _table(experiments: Sequence[Experiment], groups: Sequence[Group]) -> str:
     baseline = experiments[0]
     sizes_differ = len({run.record.parameters for group in groups for run in group.runs}) > 1
     rows = []
-    for group, (_, *cells) in zip(groups, group_rows(groups), strict=True):
-        held_out = [
-            max(epoch["val/top1"] for epoch in run.record.history.epochs)
-            for run in group.runs
-            if run.record.history.split == "val"
-        ]
+    for group, row in zip(groups, group_rows(groups), strict=True):
         own = flags[group.name].removeprefix(f"{baseline.flags} ")
+        del row["Settings"]
         if groups[0].name != baseline.name:
-            cells[2:4] = "", ""
+            row |= {"Against A": "", "p": "", "p, Holm": ""}
         size = f"{group.runs[0].record.parameters / 1e6:.2f} M" if sizes_differ else ""
-        val_top1 = mean_and_spread(held_out) if held_out else ""
-        rows.append((group.name, code(own), size, *cells, val_top1))
-    head = [f"Against {baseline.name}" if column == "Against A" else column for column in HEAD[1:]]
-    head = ["Experiment", "Flags", "Parameters", *head, "Val top-1, highest"]
-    columns = [(name, *cells) for name, *cells in zip(head, *rows, strict=True) if any(cells)]
-    shown_head, *shown_rows = zip(*columns, strict=True)
-    return markdown_table(shown_head, shown_rows)
+        rows.append({"Experiment": group.name, "Flags": code(own), "Parameters": size, **row})
+    head, cells = filled_columns(rows)
+    head = [f"Against {baseline.name}" if name == "Against A" else name for name in head]
+    return markdown_table(head, cells)
 
 
 def _newest_record(name: str) -> Path:

@@ -68,7 +68,7 @@ def tables(asked: Asked) -> Iterator[Table]:
                 create_recipe(recipe), device=asked.device, precision=asked.precision
             )
             settings.append(json.loads(config.to_json()))
-            for image_size in (*config.early_sizes, config.image_size):
+            for image_size in config.image_sizes:
                 seconds = measure(config, image_size, asked, process)
                 rows.append(row(config, image_size, seconds))
                 samples[f"{recipe}, {image_size} px"] = seconds

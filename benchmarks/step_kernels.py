@@ -98,7 +98,7 @@ def tables(asked: Asked) -> Iterator[Table]:
         config = dataclasses.replace(
             subjects(asked)[name].config, precision=asked.precision, compile=is_compiled
         )
-        for image_size in (*config.early_sizes, config.image_size):
+        for image_size in config.image_sizes:
             block = step_block(config, image_size)
             block(1)
             seconds = [block(STEPS[asked.device])[0] for _ in range(asked.rounds)]

@@ -104,7 +104,7 @@ def tables(asked: Asked) -> Iterator[Table]:
             compile=False,
             augment=("trivial_augment",),
         )
-        for image_size in (*config.early_sizes, config.image_size):
+        for image_size in config.image_sizes:
             seconds = measure(config, image_size, asked)
             rows.append(row(config, image_size, seconds))
             samples[f"{recipe}, {image_size} px"] = seconds

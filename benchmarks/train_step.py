@@ -59,11 +59,6 @@ class Subject:
     config: Config
     compiled: tuple[str, ...]
 
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """The image sizes of the recipe, the smallest first."""
-        return (*self.config.early_sizes, self.config.image_size)
-
 
 @dataclass
 class Variant:
@@ -132,7 +127,7 @@ def plain_settings(config: Config, image_size: int) -> PlainSettings:
 def measure(subject: Subject, asked: Asked, process: ProcessPoolExecutor) -> Measured:
     """Return the measured variants at each image size."""
     measured = {}
-    for image_size in subject.sizes:
+    for image_size in subject.config.image_sizes:
         of_size = variants(subject, image_size, asked, process)
         turns = take_turns(
             {variant.name: variant.block for variant in of_size},
@@ -209,7 +204,7 @@ def network_tables(
     subject = subjects(asked)[name]
     measured = measure(subject, asked, process)
     yield step_table(name, subject, measured, rates, asked)
-    if len(subject.sizes) > 1:
+    if len(subject.config.image_sizes) > 1:
         yield run_table(name, subject, measured, rates, asked)
 
 

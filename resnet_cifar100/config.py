@@ -17,6 +17,14 @@ from resnet_cifar100.limits import limits_of
 
 BEST_MODEL = Path("checkpoints/best_model.pth")
 SHIPPED_MODEL = Path("weights/fast.safetensors")
+SAMPLES = Path("test_data_setup/cifar100_test_images")
+# Settings that say where things lie, and how often they are saved, but not what is trained.
+HOUSEKEEPING = frozenset(
+    {
+        *("device", "num_threads", "data_dir", "data_url", "checkpoint_path", "log_file"),
+        *("tensorboard", "checkpoint_minutes", "keep_checkpoints", "log_steps", "max_hours"),
+    }
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,6 +201,11 @@ class Config:
             stochastic_depth=self.stochastic_depth,
             zero_init=self.zero_init,
         )
+
+    @property
+    def image_sizes(self) -> tuple[int, ...]:
+        """Every side in pixels that the network trains at, in order."""
+        return (*self.early_sizes, self.image_size)
 
     def without_folders(self) -> "Config":
         """Return what may be shown: names for absolute paths, and an address without a password."""

@@ -8,6 +8,7 @@ from resnet_cifar100.constants import IMAGE_SIZE
 
 Settings = Any  # a Config, whose module imports this one
 Limit = tuple[str, bool, str]  # a setting, whether its value is allowed, what is
+WIDEST = 8.0  # that --width allows
 
 
 def limits_of(config: Settings) -> Iterator[Limit]:
@@ -39,7 +40,7 @@ def idle_settings(config: Settings) -> dict[str, str]:
 def _network(config: Settings) -> Iterator[Limit]:
     sizes, shares = config.early_sizes, config.early_shares
     is_rising = [*sizes, config.image_size] == sorted({*sizes, config.image_size})
-    yield "width", 0.25 <= config.width <= 8, "in 0.25 to 8"
+    yield "width", 0.25 <= config.width <= WIDEST, f"in 0.25 to {WIDEST:g}"
     yield "dropout", 0 <= config.dropout < 1, "in [0, 1)"
     yield "stochastic_depth", 0 <= config.stochastic_depth < 1, "in [0, 1)"
     yield "image_size", 8 <= config.image_size <= IMAGE_SIZE, "in 8 to 32"
@@ -85,7 +86,7 @@ def _optimisation(config: Settings) -> Iterator[Limit]:
     yield "grad_clip_norm", 0 <= config.grad_clip_norm < math.inf, "0 or a positive number"
     yield "sam_rho", 0 <= config.sam_rho < math.inf, "0 or a positive number"
     yield "sam_adaptive", config.sam_rho > 0 or not config.sam_adaptive, "false without --sam-rho"
-    # Muon keeps each bank of filters at one norm, which zeros cannot have.
+    # Muon keeps each bank of filters at one norm, which the zeros of a v2 block cannot have.
     is_possible = config.optimizer != "muon" or not config.zero_init
     yield "zero_init", is_possible, "false with --optimizer muon"
 

@@ -19,6 +19,12 @@ def markdown_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str
     return "".join("| " + " | ".join(map(str, line)) + " |\n" for line in lines)
 
 
+def filled_columns(rows: Sequence[Mapping[str, str]]) -> tuple[list[str], list[list[str]]]:
+    """Return the head and the rows of a table without columns of which nothing is to be said."""
+    head = [name for name in rows[0] if any(row[name] for row in rows)]
+    return head, [[row[name] for name in head] for row in rows]
+
+
 def plain(value: object) -> str:
     """Return a value, a list as running text, so that nothing in it is Markdown, HTML or a line."""
     text = " ".join(map(str, value)) if isinstance(value, list) else str(value)

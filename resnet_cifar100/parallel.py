@@ -139,15 +139,15 @@ def share_gradients(model: nn.Module) -> nn.Module:
     return DistributedDataParallel(model) if world_size() > 1 else model
 
 
-def share_norms(model: nn.Module, device: torch.device) -> nn.Module:
-    """Return `model` with norms that see the batches of all processes as one.
+def share_norms(model: nn.Module, device: torch.device) -> None:
+    """Make the norms of `model` see the batches of all processes as one, in place.
 
     Raises:
         ConfigError: without a GPU, where torch has no such norm.
     """
     if device.type != "cuda":
         raise ConfigError("--sync-norms must be false without a GPU: torch has it only there")
-    return nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-any-return]
+    nn.SyncBatchNorm.convert_sync_batchnorm(model)
 
 
 def mean_over_processes(values: Tensor) -> Tensor:

@@ -1,15 +1,17 @@
 """Which files the commands take where none is named, and what `calibrate` writes."""
 
 import dataclasses
+import json
 import os
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from resnet_cifar100.analysis.calibration import fit_calibration, fit_class_means
 from resnet_cifar100.bundle import dtype_of, load_bundle, save_safetensors
-from resnet_cifar100.cli import main
+from resnet_cifar100.cli import main, screen
 from resnet_cifar100.cli.measure import default_checkpoint
 from resnet_cifar100.config import BEST_MODEL, SHIPPED_MODEL
 from resnet_cifar100.data.cifar100 import training_splits
@@ -33,6 +35,30 @@ def test_the_newest_model_of_your_own_comes_before_the_shipped_one(tmp_path, mon
     touch(BEST_MODEL)
     assert default_checkpoint() == BEST_MODEL
     assert "trained here last" in capsys.readouterr().out
+
+
+def test_answers_for_programs_stand_alone_on_stdout(
+    tiny_config, tiny_dataset, tmp_path, console, monkeypatch, capsys
+):
+    monkeypatch.setattr(screen.console, "stderr", False)  # to be put back
+    fit(tiny_config, tiny_dataset, tmp_path / "run", console)
+    weights = ["--checkpoint-path", str(tiny_config.checkpoint_path)]
+    assert main(["evaluate", *weights, "--json"]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    result = load_record(tmp_path / "run").result
+    measured = json.loads(line)
+    assert measured["top1"] == result["test/top1"]
+    assert [measured[key] for key in ("dataset", "split", "images")] == ["SYNTHETIC", "test", 200]
+    Image.new("RGB", (40, 40), "red").save(tmp_path / "red.png")
+    (tmp_path / "no.png").write_text("no picture")
+    files = [str(tmp_path / name) for name in ("red.png", "no.png")]
+    assert main(["predict", *files, *weights, "--top-k", "2", "--json"]) == 6
+    out, err = capsys.readouterr()
+    named, refused = map(json.loads, out.splitlines())
+    assert (named["file"], len(named["classes"])) == (files[0], 2)
+    assert named["class"] == named["classes"][0]["class"]
+    assert refused["file"] == files[1]
+    assert refused["error"] in err
 
 
 def test_resuming_takes_the_newest_run_that_is_not_finished(

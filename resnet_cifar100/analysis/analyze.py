@@ -26,7 +26,7 @@ from resnet_cifar100.analysis.webpage import render_page
 from resnet_cifar100.bundle import Bundle, Calibration, load_bundle
 from resnet_cifar100.config import BEST_MODEL
 from resnet_cifar100.constants import SYNTHETIC
-from resnet_cifar100.data.cifar100 import Dataset, training_splits
+from resnet_cifar100.data.cifar100 import Dataset, ranks_in_class, training_splits
 from resnet_cifar100.data.loader import Split
 from resnet_cifar100.engine.evaluate import SplitName, evaluate, load_split
 from resnet_cifar100.engine.record import RunRecord, load_record
@@ -139,10 +139,8 @@ def _fitted(bundle: Bundle, val: Split) -> Calibration:
 def balanced(split: Split, count: int) -> Split:
     """Return about `count` images, the first ones of each class in equal numbers."""
     order = split.labels.argsort(stable=True)
-    sizes = split.labels.bincount()
-    each = max(1, count // max(1, int((sizes > 0).sum())))
-    rank = torch.arange(len(order)) - (sizes.cumsum(0) - sizes)[split.labels[order]]
-    return split.pick(order[rank < each])
+    each = max(1, count // max(1, len(split.labels.unique())))
+    return split.pick(order[ranks_in_class(split.labels[order]) < each])
 
 
 def corruption_curves(bundle: Bundle, split: Split) -> dict[str, dict[int, float]]:

@@ -15,10 +15,9 @@ from resnet_cifar100.analysis.groups import (
     settings_of,
 )
 from resnet_cifar100.analysis.material import Figures, clear_report
-from resnet_cifar100.analysis.significance import p_value
+from resnet_cifar100.analysis.significance import holm, p_value
 from resnet_cifar100.analysis.webpage import render_page
 from resnet_cifar100.constants import SYNTHETIC
-from resnet_cifar100.engine.advice import measured_top1, top1_gap
 from resnet_cifar100.engine.record import load_record
 from resnet_cifar100.errors import CheckpointError, ConfigError
 from resnet_cifar100.markdown import (
@@ -26,6 +25,7 @@ from resnet_cifar100.markdown import (
     code,
     commit,
     duration,
+    filled_columns,
     markdown_table,
     plain,
 )
@@ -80,32 +80,38 @@ def mean_and_spread(values: Sequence[float]) -> str:
     return f"{mean} +- {100 * statistics.stdev(values):.2f}" if len(values) > 1 else mean
 
 
-def group_rows(groups: Sequence[Group]) -> list[tuple[str, ...]]:
-    """Return a row a group for the table of `HEAD`."""
-    rows: list[tuple[str, ...]] = []
-    first = groups[0]
-    for group in groups:
-        gaps = [top1_gap(run.record) for run in group.counted]
-        seconds = [run.record.history.train_seconds for run in group.counted]
-        ahead, chance = "", None
+def group_rows(groups: Sequence[Group]) -> list[dict[str, str]]:
+    """Return what the table of the groups says of each, by column."""
+    first, rows = groups[0], []
+    for group, chance, corrected in zip(groups, *_chances(groups), strict=True):
+        histories = [run.record.history for run in group.counted]
+        held_out = [max(h.held_out_top1) for h in histories if h.split == "val"]
+        ahead = ""
         if group is not first and group.top1 and first.top1:
-            chance = p_value(first.top1, group.top1)
             ahead = f"{100 * (statistics.mean(group.top1) - statistics.mean(first.top1)):+.2f}"
         rows.append(
-            (
-                group.title,
-                str(len(group.counted)),
-                mean_and_spread(group.top1),
-                ahead,
-                "" if chance is None else f"{chance:.2g}",
-                f"{100 * statistics.mean(gaps):.1f}",
-                duration(statistics.mean(seconds)),
-            )
+            {
+                "Settings": group.title,
+                "Runs": str(len(group.counted)),
+                "Test top-1": mean_and_spread(group.top1),
+                "Against A": ahead,
+                "p": "" if chance is None else f"{chance:.2g}",
+                "p, Holm": "" if corrected is None else f"{corrected:.2g}",
+                "Gap": f"{100 * statistics.mean(h.top1_gap for h in histories):.1f}",
+                "Time": duration(statistics.mean(h.train_seconds for h in histories)),
+                "Val top-1, highest": mean_and_spread(held_out) if held_out else "",
+            }
         )
     return rows
 
 
-HEAD = ("Settings", "Runs", "Test top-1", "Against A", "p", "Gap", "Time")
+def _chances(groups: Sequence[Group]) -> tuple[list[float | None], list[float | None]]:
+    """Return p of each group against the first, and as it counts among several; None for none."""
+    chances = [None, *(p_value(groups[0].top1, group.top1) for group in groups[1:])]
+    known = [chance for chance in chances if chance is not None]
+    corrected = iter(holm(known))
+    among = [None if chance is None else next(corrected) for chance in chances]
+    return chances, among if len(known) > 1 else [None] * len(chances)
 
 
 def _facts(groups: Sequence[Group]) -> list[dict[str, Any]]:
@@ -118,9 +124,9 @@ def _facts(groups: Sequence[Group]) -> list[dict[str, Any]]:
             "test_top1": group.top1,
             "mean": statistics.mean(group.top1) if group.top1 else None,
             "standard_deviation": statistics.stdev(group.top1) if len(group.top1) > 1 else None,
-            "p_against_first": None if group is groups[0] else p_value(groups[0].top1, group.top1),
+            "p_against_first": chance,
         }
-        for group in groups
+        for group, chance in zip(groups, _chances(groups)[0], strict=True)
     ]
 
 
@@ -140,13 +146,13 @@ def _render(groups: Sequence[Group], figures: Figures) -> str:
         (12, 1.1 + 0.32 * len(groups)),
         lambda figure: draw_top1(figure, [(group.title, group.top1) for group in groups]),
     )
-    rows = [(plain(name), *figures_of) for name, *figures_of in group_rows(groups)]
+    rows = [{**row, "Settings": plain(row["Settings"])} for row in group_rows(groups)]
     parts = [
         f"# {len(runs)} runs on {title} compared\n",
         SYNTHETIC_WARNING if title == SYNTHETIC else "",
         "## Results\n",
         dots,
-        markdown_table(HEAD, rows),
+        markdown_table(*filled_columns(rows)),
         "Mean and standard deviation of the test top-1 of the weights kept, over runs that differ "
         "in their seeds alone. Against A: points more than the first. p: the chance of means so "
         "far apart without a difference (Welch's t-test, two-sided). Gap: train less held-out "
@@ -164,7 +170,7 @@ def _render(groups: Sequence[Group], figures: Figures) -> str:
 
 
 def cautions(groups: Sequence[Group]) -> list[str]:
-    """Return what the table does not show: unfinished runs, many tests, other machines."""
+    """Return what the table does not show: unfinished runs, seeds taken twice, other machines."""
     lines = []
     for group in groups:
         seeds = [run.record.config.seed for run in group.counted]
@@ -175,13 +181,6 @@ def cautions(groups: Sequence[Group]) -> list[str]:
             lines.append(
                 f"{group.letter}: seeds are taken more than once, so its spread is too small."
             )
-    tests = sum(p_value(groups[0].top1, group.top1) is not None for group in groups[1:])
-    if tests > 1:
-        lines.append(
-            f"{tests} comparisons: were there no difference anywhere, one p below 0.05 would still "
-            f"be in up to {1 - 0.95**tests:.0%} of such tables. A p below 0.05 even when "
-            f"multiplied by {tests} is more than that (Bonferroni)."
-        )
     runs = [run for group in groups for run in group.runs]
     stamps = [stamp for run in runs for stamp in run.record.environments]
     if any(stamp.get("uncommitted_changes") for stamp in stamps):
@@ -210,7 +209,7 @@ def _run_table(groups: Sequence[Group]) -> str:
             plain(run.folder.resolve().name),
             run.record.config.seed,
             plain(run.record.status) if run.top1 is None else f"{run.top1:.2%}",
-            f"{max(measured_top1(run.record)):.2%} ({run.record.history.split})",
+            f"{max(run.record.history.held_out_top1):.2%} ({run.record.history.split})",
             f"{run.record.history.epochs[-1]['train/top1']:.2%}",
             len(run.record.history.epochs),
             duration(run.record.history.train_seconds),

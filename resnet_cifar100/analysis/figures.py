@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from resnet_cifar100.analysis.theme import save_figure
-from resnet_cifar100.engine.advice import measured_top1
 from resnet_cifar100.engine.record import RunRecord
 
 CURVES_SIZE = (12.0, 6.8)
@@ -109,7 +108,7 @@ def comparison_size(groups: int) -> tuple[float, float]:
 
 def _mean_curve(records: Sequence[RunRecord]) -> tuple[list[float], list[float]]:
     """Return where the epochs that all have end, and the mean held-out top-1 there, in per cent."""
-    rows = zip(*(measured_top1(record) for record in records), strict=False)
+    rows = zip(*(record.history.held_out_top1 for record in records), strict=False)
     top1 = [100 * statistics.fmean(of_epoch) for of_epoch in rows]
     return _ends(records[0])[: len(top1)], top1
 

@@ -9,15 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from resnet_cifar100.config import HOUSEKEEPING
 from resnet_cifar100.engine.record import RunRecord
 
 # Neither the seed nor these make a different experiment of a run.
-_INCIDENTAL = {
-    *("seed", "recipe", "checkpoint_path", "log_file", "dataset", "data_dir", "data_url"),
-    *("device", "num_threads", "checkpoint_minutes", "keep_checkpoints", "log_steps"),
-    "max_hours",
-    "tensorboard",
-}
+_INCIDENTAL = HOUSEKEEPING | {"seed", "recipe", "dataset"}
 
 
 @dataclass(frozen=True)

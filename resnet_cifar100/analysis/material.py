@@ -78,7 +78,10 @@ class Material:
     @property
     def config(self) -> Config:
         """The settings of the run."""
-        return self.record.config if self.record else Config.from_json(self._provenance["config"])
+        if self.record:
+            return self.record.config
+        assert self.evaluation
+        return self.evaluation.bundle.config
 
     @property
     def environments(self) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from resnet_cifar100.analysis.findings import (
 )
 from resnet_cifar100.analysis.material import Figures, Material
 from resnet_cifar100.constants import SYNTHETIC
-from resnet_cifar100.engine.advice import advise, top1_gap
+from resnet_cifar100.engine.advice import advise
 from resnet_cifar100.engine.log_page import (
     analysis,
     environment_tables,
@@ -83,7 +83,7 @@ def glance(material: Material) -> list[tuple[str, str]]:
             ("test top-5", f"{record.result['test/top5']:.2%}"),
         ]
     if record and record.history.epochs:
-        rows.append(("generalisation gap", f"{100 * top1_gap(record):.1f} points"))
+        rows.append(("generalisation gap", f"{100 * record.history.top1_gap:.1f} points"))
         rows.append(("training time", duration(record.history.train_seconds)))
     summary = summarize(material.config.model_config)
     rows.append(("parameters", f"{summary.parameters / 1e6:.2f} M"))
@@ -133,7 +133,7 @@ def _findings(material: Material) -> str:
 
 def _advice(material: Material) -> str:
     record, evaluation = material.record, material.evaluation
-    advice = advise(record) if record and record.status == "finished" else []
+    advice = advise(record) if record else []
     if evaluation and evaluation.split != "train":
         predictions, names = evaluation.predictions, evaluation.names
         advice += advise_on_predictions(predictions, evaluation.confusion, names, material.title)

@@ -1,6 +1,7 @@
 """Commands that use a trained network: evaluate, predict, calibrate."""
 
 import dataclasses
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -9,7 +10,7 @@ import tyro
 from rich.table import Table
 from rich.text import Text
 
-from resnet_cifar100.cli.screen import console, say, show_fault
+from resnet_cifar100.cli.screen import console, say, show_fault, speak_aside, write_json
 from resnet_cifar100.config import BEST_MODEL, SHIPPED_MODEL
 from resnet_cifar100.constants import SYNTHETIC
 from resnet_cifar100.errors import ConfigError, ImageError
@@ -17,7 +18,7 @@ from resnet_cifar100.errors import ConfigError, ImageError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from resnet_cifar100.serve.predictor import Predictor
+    from resnet_cifar100.serve.predictor import Answer, Predictor
 
 
 def evaluate(
@@ -26,6 +27,7 @@ def evaluate(
     data_dir: Path | None = None,
     device: str = "auto",
     tta: bool = False,
+    json: bool = False,
 ) -> None:
     """Measure top-1, top-5 and loss of a network on a split of the data it was trained on.
 
@@ -37,12 +39,15 @@ def evaluate(
         device: auto, cpu, cuda, mps. An .onnx file runs on the CPU.
         tta: Answer with the mean over each image and its mirror (test-time augmentation). It takes
             twice the time, and no figure of this project is made with it.
+        json: Print one line of JSON instead of a table; all else goes to stderr.
     """
     from resnet_cifar100.bundle import load_bundle
     from resnet_cifar100.engine.evaluate import evaluate as measure
     from resnet_cifar100.engine.evaluate import load_split, with_mirror
     from resnet_cifar100.runtime import choose_device, keep_freed_memory
 
+    if json:
+        speak_aside()
     keep_freed_memory()
     path = checkpoint_path or default_checkpoint()
     target = choose_device("cpu" if path.suffix == ".onnx" else device)
@@ -56,19 +61,24 @@ def evaluate(
     say(f"{path} on {dataset.title} {split} ({len(chosen.labels):,} images)")
     if tta:
         say("With test-time augmentation: not to be compared with figures without it.")
+    if path.suffix == ".onnx":
+        say("An .onnx file gives calibrated probabilities: the loss is theirs.")
+    if json:
+        facts = {"weights": str(path), "dataset": dataset.title, "split": split, "tta": tta}
+        write_json({**facts, "images": len(chosen.labels), **dataclasses.asdict(metrics)})
+        return
     table = Table()
     for name in ("top-1", "top-5", "loss"):
         table.add_column(name, justify="right")
     table.add_row(f"{metrics.top1:.2%}", f"{metrics.top5:.2%}", f"{metrics.loss:.4f}")
     console.print(table)
-    if path.suffix == ".onnx":
-        say("An .onnx file gives calibrated probabilities: the loss is theirs.")
 
 
 def predict(
     images: tyro.conf.Positional[tuple[Path, ...]],
     checkpoint_path: Path | None = None,
     top_k: int = 5,
+    json: bool = False,
 ) -> None:
     """Name what is in pictures: the most probable classes of each, with their probabilities.
 
@@ -77,19 +87,24 @@ def predict(
         checkpoint_path: A best_model.pth, .safetensors or .onnx file; by default your own
             checkpoints/best_model.pth, else the weights that come with the repository.
         top_k: How many classes to show for each picture.
+        json: Print one line of JSON a picture, with the keys of docs/web.md, or file and error; all
+            else goes to stderr.
     """
     from resnet_cifar100.serve.networks import open_network
     from resnet_cifar100.serve.predictor import Predictor
 
     if not images:
         raise ConfigError("predict needs at least one picture: predict IMAGE...")
+    if json:
+        speak_aside()
     predictor = Predictor(open_network(checkpoint_path or default_checkpoint()))
     description = predictor.network.description
     if not 1 <= top_k <= len(description["fine_names"]):
         raise ConfigError(f"--top-k must be in 1 to {len(description['fine_names'])}, got {top_k}")
     if description["provenance"]["dataset"] == SYNTHETIC:
         say("This model knows SYNTHETIC drawn shapes only, not CIFAR-100.", style="bold yellow")
-    refused = [path for path in images if not _predict_one(predictor, path, top_k)]
+    show = _write_answer if json else _show_answer
+    refused = [path for path in images if not _predict_one(predictor, path, top_k, show)]
     if refused:
         raise ImageError(f"{len(refused)} of {len(images)} pictures refused")
 
@@ -165,16 +180,31 @@ def _onnx_predict(path: Path) -> tuple["Callable[[Tensor], Tensor]", "Mapping[st
     )
 
 
-def _predict_one(predictor: "Predictor", path: Path, top_k: int) -> bool:
-    """Print the classes of one picture, or why it is refused; return whether it was not."""
-    if str(path).startswith(("http:/", "https:/")):
-        show_fault(f"{path} is an address: save the picture, and name the file")
-        return False
+def _predict_one(
+    predictor: "Predictor", path: Path, top_k: int, show: "Callable[[Path, Answer, float], None]"
+) -> bool:
+    """Show the answer about one picture, or why it is refused; return whether it was not."""
+    started = time.perf_counter()
     try:
+        if str(path).startswith(("http:/", "https:/")):
+            raise ImageError(f"{path} is an address: save the picture, and name the file")
         answer = predictor.classify(path, top_k)
     except ImageError as error:
         show_fault(str(error))
+        if show is _write_answer:
+            write_json({"file": str(path), "error": str(error)})
         return False
+    show(path, answer, 1000 * (time.perf_counter() - started))
+    return True
+
+
+def _write_answer(path: Path, answer: "Answer", milliseconds: float) -> None:
+    from resnet_cifar100.serve.render import answer_json
+
+    write_json({"file": str(path), **answer_json(answer, milliseconds)})
+
+
+def _show_answer(path: Path, answer: "Answer", _milliseconds: float) -> None:
     table = Table(title=Text(str(path)), title_justify="left", show_header=False)
     for one in answer.classes:
         bar = Text("#" * round(20 * one.prob), style="cyan")
@@ -182,4 +212,3 @@ def _predict_one(predictor: "Predictor", path: Path, top_k: int) -> bool:
     console.print(table)
     if answer.doubt:
         say(f"Not sure: {answer.doubt}")
-    return True

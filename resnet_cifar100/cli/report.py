@@ -12,6 +12,7 @@ from resnet_cifar100.cli.screen import console, say
 from resnet_cifar100.config import BEST_MODEL
 from resnet_cifar100.constants import SYNTHETIC
 from resnet_cifar100.errors import ConfigError
+from resnet_cifar100.markdown import filled_columns
 
 
 def analyze(
@@ -75,16 +76,17 @@ def compare(
             their seeds alone count as one experiment.
         out: Folder to write to.
     """
-    from resnet_cifar100.analysis.compare import HEAD, cautions, group_rows
+    from resnet_cifar100.analysis.compare import cautions, group_rows
     from resnet_cifar100.analysis.compare import compare as write_comparison
 
     groups = write_comparison(runs, out)
     if groups[0].runs[0].record.title == SYNTHETIC:
         say("SYNTHETIC data: none of these figures says anything about CIFAR-100.", "bold yellow")
+    head, rows = filled_columns(group_rows(groups))
     table = Table()
-    for index, name in enumerate(HEAD):
+    for index, name in enumerate(head):
         table.add_column(name, justify="right" if index else "left")
-    for row in group_rows(groups):
+    for row in rows:
         table.add_row(*map(Text, row))
     console.print(table)
     for caution in cautions(groups):

@@ -1,7 +1,9 @@
 """What the commands print through."""
 
+import json
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from rich.console import Console
@@ -29,6 +31,16 @@ def discard_output() -> None:
 def say(text: object, style: str = "") -> None:
     """Print a sentence as it is: no colours guessed into it, wrapped by the terminal alone."""
     console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
+
+
+def write_json(answer: Mapping[str, object]) -> None:
+    """Write one line for programs; after `speak_aside` nothing else is on stdout."""
+    sys.stdout.write(json.dumps(answer) + "\n")
+
+
+def speak_aside() -> None:
+    """Say everything on stderr from now on."""
+    console.stderr = True
 
 
 def show_fault(message: str) -> None:

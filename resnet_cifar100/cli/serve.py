@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from resnet_cifar100.cli.measure import default_checkpoint
 from resnet_cifar100.cli.screen import say
+from resnet_cifar100.config import SAMPLES
 from resnet_cifar100.errors import ConfigError
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
-SAMPLES = Path("test_data_setup/cifar100_test_images")
 EXAMPLES = 10
 
 

@@ -8,7 +8,7 @@ import tyro
 from rich.table import Table
 
 from resnet_cifar100.cli.screen import console, say
-from resnet_cifar100.config import Config, ModelConfig
+from resnet_cifar100.config import SAMPLES, Config, ModelConfig
 from resnet_cifar100.errors import ConfigError
 
 
@@ -50,7 +50,7 @@ NAMES_EXPLAINED = {
 
 
 def samples(
-    out: Path = Path("test_data_setup/cifar100_test_images"),
+    out: Path = SAMPLES,
     per_class: int = 1,
     seed: int = 0,
     dataset: Literal["auto", "cifar100", "synthetic"] = "cifar100",

@@ -12,7 +12,7 @@ import tyro
 from rich.table import Table
 
 from resnet_cifar100.cli.screen import console, python_command, say
-from resnet_cifar100.config import BEST_MODEL, Config, without_password
+from resnet_cifar100.config import BEST_MODEL, SAMPLES, Config, without_password
 from resnet_cifar100.constants import SYNTHETIC
 from resnet_cifar100.errors import ConfigError, InterruptedRunError
 from resnet_cifar100.limits import idle_settings
@@ -52,7 +52,7 @@ def train(argv: Sequence[str]) -> None:
     if config.tensorboard and importlib.util.find_spec("tensorboard") is None:
         raise ConfigError("--tensorboard needs the package: pip install tensorboard")
     check_teacher(config)
-    for size in (*config.early_sizes, config.image_size):
+    for size in config.image_sizes:
         summarize(dataclasses.replace(config.model_config, image_size=size))
     dataset = load_dataset(config)
     if dataset.notice:
@@ -158,11 +158,13 @@ def _show_result(record: "RunRecord", run_dir: Path) -> None:
     if config.data_dir != Path("data"):
         flags += f" --data-dir {shlex.quote(str(config.data_dir))}"
     weights, folder = shlex.quote(str(config.checkpoint_path)), shlex.quote(str(run_dir))
+    calibrate = f"{python} -m resnet_cifar100 calibrate --held-out {weights}"
     for command in [
         f"{python} -m resnet_cifar100 evaluate --checkpoint-path {weights}",
+        *([calibrate] if config.val_size else []),
         f"{python} -m resnet_cifar100 analyze {folder}",
         f"{python} test_data_setup/get_test_images.py{flags}",
-        f"{python} -m resnet_cifar100 predict test_data_setup/cifar100_test_images/*.png",
+        f"{python} -m resnet_cifar100 predict {SAMPLES}/*.png",
         f"{python} huggingface_app/app.py --checkpoint-path {weights}",
     ]:
         say(f"  {command}")

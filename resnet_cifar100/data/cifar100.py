@@ -190,10 +190,14 @@ def hold_out(labels: Tensor, size: int) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(SPLIT_SEED)
     order = torch.randperm(len(labels), generator=generator)
     by_class = order[labels[order].argsort(stable=True)]
-    sizes = torch.bincount(labels, minlength=NUM_CLASSES)
-    rank = torch.arange(len(labels)) - (sizes.cumsum(0) - sizes)[labels[by_class]]
-    is_held = rank < size // NUM_CLASSES
+    is_held = ranks_in_class(labels[by_class]) < size // NUM_CLASSES
     return by_class[~is_held].sort().values, by_class[is_held].sort().values
+
+
+def ranks_in_class(labels: Tensor) -> Tensor:
+    """Return for each of the labels, sorted, how many of its class come before it."""
+    sizes = labels.bincount()
+    return torch.arange(len(labels)) - (sizes.cumsum(0) - sizes)[labels]
 
 
 def training_splits(dataset: Dataset, config: Config) -> tuple[Split, Split | None]:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from resnet_cifar100.config import Config
 from resnet_cifar100.engine.record import RunRecord
+from resnet_cifar100.limits import WIDEST
 
 LEAST_EPOCHS = 10  # of a curve whose shape is to be read
 WIDE_GAP, NARROW_GAP = 0.10, 0.05  # between train and held-out top-1
@@ -13,7 +14,6 @@ KNOWN_BY_HEART = 0.95  # train top-1 on augmented images
 LEVEL = 0.005  # of the highest held-out top-1: a curve this close to it has stopped improving
 EARLY = 0.95  # of the run: a curve level before this could have stopped
 RISING = 0.01  # held-out top-1 gained in the last tenth of a run that is not at its end yet
-WIDEST = 8.0  # that --width allows
 DIP, DIPS = 0.02, 3  # falls of held-out top-1 from one epoch to the next, and how many are many
 
 
@@ -37,7 +37,7 @@ def advise(record: RunRecord) -> list[Advice]:
 
     The rules are readings of one run. Each names what it saw, so that it can be doubted.
     """
-    if not record.history.epochs:
+    if record.status != "finished" or not record.history.epochs:
         return []
     return [advice for rule in _RULES for advice in rule(record)]
 
@@ -47,7 +47,7 @@ def find_plateau(record: RunRecord) -> Plateau | None:
 
     None for runs shorter than `LEAST_EPOCHS`.
     """
-    held = measured_top1(record)
+    held = record.history.held_out_top1
     if len(held) < LEAST_EPOCHS:
         return None
     smooth = smoothed(held)
@@ -61,22 +61,11 @@ def is_early(plateau: Plateau, epochs: int) -> bool:
     return plateau.epoch + 1 <= EARLY * epochs
 
 
-def measured_top1(record: RunRecord) -> list[float]:
-    """Return top-1 on val, or on test where nothing was held out, after each epoch."""
-    key = f"{record.history.split}/top1"
-    return [row[key] for row in record.history.epochs]
-
-
 def smoothed(values: Sequence[float]) -> list[float]:
     """Return means over a twentieth of the curve, at least three points, around each point."""
     reach = -(-len(values) // 40)
     windows = (values[max(0, i - reach) : i + reach + 1] for i in range(len(values)))
     return [sum(window) / len(window) for window in windows]
-
-
-def top1_gap(record: RunRecord) -> float:
-    """Return train less held-out top-1 after the last epoch."""
-    return record.history.epochs[-1]["train/top1"] - measured_top1(record)[-1]
 
 
 def _stop_earlier(record: RunRecord) -> Iterator[Advice]:
@@ -95,12 +84,12 @@ def _stop_earlier(record: RunRecord) -> Iterator[Advice]:
 
 
 def _regularise(record: RunRecord) -> Iterator[Advice]:
-    gap, config = top1_gap(record), record.config
+    gap, config = record.history.top1_gap, record.config
     if gap < WIDE_GAP or config.optimizer == "muon":  # which gives its filters a norm of its own
         return
     evidence = (
         f"Train top-1 ends at {record.history.epochs[-1]['train/top1']:.2%}, "
-        f"{record.history.split} top-1 at {measured_top1(record)[-1]:.2%}: "
+        f"{record.history.split} top-1 at {record.history.held_out_top1[-1]:.2%}: "
         f"a gap of {100 * gap:.1f} points. In this project's ablation of 50 epochs twice the "
         "weight decay gained two points."
     )
@@ -109,20 +98,20 @@ def _regularise(record: RunRecord) -> Iterator[Advice]:
 
 
 def _augment(record: RunRecord) -> Iterator[Advice]:
-    if record.config.augment or top1_gap(record) < WIDE_GAP:
+    if record.config.augment or record.history.top1_gap < WIDE_GAP:
         return
     train = record.history.epochs[-1]["train/top1"]
     evidence = (
         f"In the last epoch {train:.2%} of the training images were recognised, "
-        f"{measured_top1(record)[-1]:.2%} of the {record.history.split} images. More variety "
-        "gained most in this project's ablation of 50 epochs: TrivialAugment and CutMix two points "
-        "each; Cutout and Mixup nothing that three seeds can show."
+        f"{record.history.held_out_top1[-1]:.2%} of the {record.history.split} images. More "
+        "variety gained most in this project's ablation of 50 epochs: TrivialAugment and CutMix "
+        "two points each; Cutout and Mixup nothing that three seeds can show."
     )
     yield Advice("Enhanced augmentation", evidence, "--augment trivial_augment")
 
 
 def _lower_lr(record: RunRecord) -> Iterator[Advice]:
-    rows, held = record.history.epochs, measured_top1(record)
+    rows, held = record.history.epochs, record.history.held_out_top1
     peak = max(row["lr"] for row in rows)
     falls = [
         before - after
@@ -141,7 +130,7 @@ def _lower_lr(record: RunRecord) -> Iterator[Advice]:
 
 
 def _higher_lr(record: RunRecord) -> Iterator[Advice]:
-    held = measured_top1(record)
+    held = record.history.held_out_top1
     train = record.history.epochs[-1]["train/top1"]
     is_smooth = all(after >= before for before, after in pairwise(held))
     if len(held) < LEAST_EPOCHS or not is_smooth or not _is_underfitted(record):
@@ -162,7 +151,7 @@ def _lr_flags(config: Config, *, factor: float) -> str:
 
 
 def _train_longer(record: RunRecord) -> Iterator[Advice]:
-    held, epochs = measured_top1(record), len(record.history.epochs)
+    held, epochs = record.history.held_out_top1, len(record.history.epochs)
     tenth = max(1, epochs // 10)
     gain = held[-1] - held[-1 - tenth] if epochs > 1 else 0.0
     if gain < RISING:
@@ -187,7 +176,7 @@ def _train_longer_at_first(record: RunRecord) -> Iterator[Advice]:
     epochs, train = len(record.history.epochs), record.history.epochs[-1]["train/top1"]
     if _is_underfitted(record):
         when = "its only epoch" if epochs == 1 else f"{epochs} epochs"
-        measured = f"{record.history.split} top-1 {measured_top1(record)[-1]:.1%}"
+        measured = f"{record.history.split} top-1 {record.history.held_out_top1[-1]:.1%}"
         evidence = f"After {when} train top-1 is {train:.1%} and {measured}."
         yield Advice("Longer training", evidence, "--epochs 10")
 
@@ -199,7 +188,7 @@ def _widen(record: RunRecord) -> Iterator[Advice]:
         return
     evidence = (
         f"Train top-1 ends at {record.history.epochs[-1]['train/top1']:.2%}, "
-        f"{100 * top1_gap(record):.1f} points above {record.history.split}: "
+        f"{100 * record.history.top1_gap:.1f} points above {record.history.split}: "
         "the network does not fit its own training images."
     )
     yield Advice("Larger network", evidence, f"--width {wider:g}")
@@ -210,7 +199,7 @@ def _is_underfitted(record: RunRecord) -> bool:
     if record.config.augment and not record.config.plain_epochs:
         return False
     train = record.history.epochs[-1]["train/top1"]
-    return train < KNOWN_BY_HEART and top1_gap(record) < NARROW_GAP
+    return train < KNOWN_BY_HEART and record.history.top1_gap < NARROW_GAP
 
 
 _RULES: tuple[Callable[[RunRecord], Iterator[Advice]], ...] = (

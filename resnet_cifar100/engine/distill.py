@@ -13,7 +13,7 @@ from resnet_cifar100.recipes import training_command
 from resnet_cifar100.runtime import Runtime
 from resnet_cifar100.storage import sha256_of
 
-OTHERS_WEIGHT = 8.0  # of the other classes in DKD: the authors' for the pair most like ours
+DKD_BETA = 8.0  # of the other classes in DKD: the authors' for the pair most like ours
 
 _NEVER = -1000.0  # the logarithm of a probability that counts for nothing, and is a number
 
@@ -100,11 +100,12 @@ def kd_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float) 
 def dkd_loss(
     student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, temperature: float
 ) -> Tensor:
-    """Return the two parts of the same, weighed apart: the target, and the classes besides it.
+    """Return the decoupled distillation loss (): T^2 (TCKD + beta NCKD), with alpha = 1.
 
-    Decoupled knowledge distillation, Zhao et al. 2022, https://arxiv.org/abs/2203.08679. What a
-    teacher that is sure of the target thinks of the others would hardly count otherwise. The
-    authors add it to the whole cross entropy, over the first 20 epochs by and by.
+    Its parts compare the target with the rest (TCKD), and the other classes among themselves
+    (NCKD): Zhao et al. 2022, https://arxiv.org/abs/2203.08679. What a teacher that is sure of the
+    target thinks of the others would hardly count otherwise. The authors add it to the whole cross
+    entropy, over the first 20 epochs by and by.
     """
     target = labels[:, None]
     is_target = torch.zeros_like(student_logits, dtype=torch.bool).scatter_(1, target, True)
@@ -114,8 +115,8 @@ def dkd_loss(
         rest = log_probs.masked_fill(is_target, _NEVER).logsumexp(1, keepdim=True)
         of_target.append(torch.cat([log_probs.gather(1, target), rest], dim=1))  # (N,2)
         of_others.append((log_probs - rest).masked_fill(is_target, _NEVER))  # (N,K)
-    target_loss, other_loss = _kl_divergence(*of_target), _kl_divergence(*of_others)
-    return (target_loss + OTHERS_WEIGHT * other_loss) * temperature**2
+    tckd, nckd = _kl_divergence(*of_target), _kl_divergence(*of_others)
+    return (tckd + DKD_BETA * nckd) * temperature**2
 
 
 def _kl_divergence(ours: Tensor, theirs: Tensor) -> Tensor:

@@ -7,14 +7,13 @@ from collections.abc import Sequence
 
 from resnet_cifar100.config import BEST_MODEL, Config, ModelConfig
 from resnet_cifar100.constants import CIFAR100, SYNTHETIC
+from resnet_cifar100.data.augment import MIXTURES
 from resnet_cifar100.engine.advice import (
     LEVEL,
     Advice,
     advise,
     find_plateau,
     is_early,
-    measured_top1,
-    top1_gap,
 )
 from resnet_cifar100.engine.record import Row, RunRecord
 from resnet_cifar100.engine.schedule import image_size_at
@@ -34,7 +33,7 @@ def render_markdown(record: RunRecord) -> str:
         _status(record),
         "## Results\n\n" + markdown_table(["Metric", "Value"], result_rows(record)),
         "## Performance analysis\n\n" + analysis(record),
-        "## Recommendations\n\n" + _advice(record),
+        "## Recommendations\n\n" + recommendations(advise(record), record),
         "## Quick reference\n\n" + _quick_reference(record),
         "## Training progress\n\n" + epoch_table(record),
         "## Model\n\n" + part_table(record.config.model_config),
@@ -82,7 +81,7 @@ def analysis(record: RunRecord) -> str:
     epochs, split = record.history.epochs, record.history.split
     if not epochs:
         return "No epoch is finished yet.\n"
-    held = measured_top1(record)
+    held = record.history.held_out_top1
     best = record.history.best_epoch(f"{split}/top1")
     ending = f"{split.title()} top-1 ends at {held[-1]:.2%} after epoch {len(held)}"
     higher = f"; its highest was {held[best]:.2%}, after epoch {best + 1}."
@@ -91,13 +90,15 @@ def analysis(record: RunRecord) -> str:
         lines.append(_milestones(record))
     lines.append(
         f"Train top-1 on augmented images ends at {epochs[-1]['train/top1']:.2%}: a generalisation "
-        f"gap of {100 * top1_gap(record):.1f} points."
+        f"gap of {100 * record.history.top1_gap:.1f} points."
     )
     if teacher := record.environments[-1].get("teacher"):
         lines.append(
             "Besides the labels it learned from the answers of another network: "
             f"{taught_by(teacher)}. The time to train that one is not counted here."
         )
+    if part := _added_to_train_loss(record.config):
+        lines.append(f"Train loss holds {part}, so it is not to be compared with {split} loss.")
     plateau = find_plateau(record)
     if plateau and is_early(plateau, len(epochs)):
         lines.append(
@@ -120,7 +121,7 @@ def analysis(record: RunRecord) -> str:
 
 def _milestones(record: RunRecord) -> str:
     """Return when half and nine tenths of the last held-out top-1 were reached."""
-    held = measured_top1(record)
+    held = record.history.held_out_top1
     rows = [
         next(row for row, top1 in zip(record.history.epochs, held, strict=True) if top1 >= aim)
         for aim in (0.5 * held[-1], 0.9 * held[-1])
@@ -158,6 +159,18 @@ def _status(record: RunRecord) -> str:
     return line + ".\n"
 
 
+def _added_to_train_loss(config: Config) -> str:
+    """Return in words what train loss holds besides the cross entropy of the labels."""
+    parts = []
+    if config.label_smoothing:
+        parts.append(f"label smoothing of {config.label_smoothing:g}")
+    if config.teacher:
+        parts.append(f"the teacher's share of {config.distillation_weight:g}")
+    if any(name.partition(":")[0] in MIXTURES for name in config.augment):
+        parts.append("mixed labels")
+    return " and ".join(parts)
+
+
 def _pixels(record: RunRecord, first: int, last: int) -> int:
     """Return the pixels that an image has over the steps of some epochs: their cost, roughly."""
     n = record.steps_per_epoch
@@ -165,10 +178,6 @@ def _pixels(record: RunRecord, first: int, last: int) -> int:
         image_size_at(step, record.config, steps_per_epoch=n) for step in range(first * n, last * n)
     )
     return sum(size**2 for size in sizes)
-
-
-def _advice(record: RunRecord) -> str:
-    return recommendations(advise(record) if record.status == "finished" else [], record)
 
 
 def _quick_reference(record: RunRecord) -> str:

@@ -4,6 +4,7 @@ import dataclasses
 import math
 from pathlib import Path
 
+from resnet_cifar100.config import HOUSEKEEPING
 from resnet_cifar100.engine.checkpoint import load_newest_state
 from resnet_cifar100.engine.state import TrainState
 from resnet_cifar100.errors import CheckpointError, ConfigError
@@ -11,11 +12,7 @@ from resnet_cifar100.parallel import from_main_process, is_main_process
 
 # What a resumed run may change, always announced: the length of the run, the machine (which may
 # change the last bits), and where things go.
-CHANGEABLE = {
-    *("epochs", "early_stopping_patience", "device", "precision", "compile", "num_threads"),
-    *("data_dir", "data_url", "checkpoint_path", "log_file", "tensorboard"),
-    *("checkpoint_minutes", "keep_checkpoints", "log_steps", "max_hours"),
-}
+CHANGEABLE = HOUSEKEEPING | {"epochs", "early_stopping_patience", "precision", "compile"}
 
 
 def resume_if_present(state: TrainState, run_dir: Path) -> list[str]:

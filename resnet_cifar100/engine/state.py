@@ -40,6 +40,16 @@ class History:
         """The split that each epoch is measured on: val where images were held out, else test."""
         return "val" if self.epochs and "val/top1" in self.epochs[0] else "test"
 
+    @property
+    def held_out_top1(self) -> list[float]:
+        """Top-1 on that split after each epoch."""
+        return [row[f"{self.split}/top1"] for row in self.epochs]
+
+    @property
+    def top1_gap(self) -> float:
+        """Train less held-out top-1 after the last epoch."""
+        return self.epochs[-1]["train/top1"] - self.held_out_top1[-1]
+
     def best_epoch(self, key: str) -> int:
         """Return the index of the epoch with the highest `key`, the earliest of equals."""
         return max(range(len(self.epochs)), key=lambda epoch: self.epochs[epoch][key])
@@ -167,7 +177,8 @@ def create_state(
     """Return the state before the first step over `loader`.
 
     Raises:
-        ConfigError: for an unknown network.
+        ConfigError: for an unknown network or what it does not have, and for --sync-norms without a
+            GPU.
     """
     torch.manual_seed(config.seed)
     model = create_model(config.model_config).to(runtime.device)

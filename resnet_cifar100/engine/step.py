@@ -117,14 +117,15 @@ class StepGraph:
 def warm_up(state: TrainState, images: Tensor, targets: Tensor) -> str:
     """Compile and capture for the sizes of images to come before the clock of the run starts.
 
-    Takes no step and leaves no trace in `state` but `warmup_seconds`. Returns what was done.
+    Takes no step and leaves no trace in `state` but `graphs` and `warmup_seconds`. Returns what was
+    done.
     """
     started = time.perf_counter()
     before = {name: tensor.clone() for name, tensor in state.tensors().items()}
     state.model.train()
     note = ""
     is_capturable = state.runtime.device.type == "cuda" and world_size() == 1
-    sizes = [*state.config.early_sizes, state.config.image_size]
+    sizes = state.config.image_sizes
     current = image_size_at(state.step, state.config, steps_per_epoch=state.steps_per_epoch)
     for image_size in sizes[sizes.index(current) :]:
         update(state, images, targets, image_size)

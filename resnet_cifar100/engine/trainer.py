@@ -53,6 +53,7 @@ def fit(config: Config, dataset: Dataset, run_dir: Path, console: Console) -> Ru
         NonFiniteError: where loss or weights blow up; the last good state stays on disk.
         InterruptedRunError: after Ctrl-C or SIGTERM, or before the time is up, once the state is
             saved.
+        LostProcessError: where another process of the run ends or cannot be reached.
     """
     with process_group(choose_device(config.device), config.batch_size):
         # Another machine may lack the run's folder, and so its settings, or the data set.

@@ -31,7 +31,7 @@ def render_benchmark(bundle: Bundle, comparison: Comparison) -> str:
 
 def comparison_text(comparison: Comparison) -> str:
     """Return the table of the forms, and how it was made."""
-    first = next(iter(comparison.forms.values()))
+    first = comparison.reference
     rows = [
         (
             plain(name),

@@ -96,7 +96,7 @@ def write_card(
     """
     comparison = compare_files(bundle, (source, int8), data_dir, say)
     replace_file(int8.with_suffix(".md"), render_card(bundle, comparison))
-    lost = next(iter(comparison.forms.values())).top1 - comparison.forms[int8.name].top1
+    lost = comparison.reference.top1 - comparison.forms[int8.name].top1
     if lost > MOST_LOST:
         say(f"Caution: 8 bits cost this network {100 * lost:.2f} points of top-1.")
     return comparison

@@ -58,6 +58,12 @@ class Comparison(NamedTuple):
 
     forms: Mapping[str, Form]
     sizes: Mapping[str, int]  # in bytes, of those that are files
+
+    @property
+    def reference(self) -> Form:
+        """The form that the others are compared with."""
+        return next(iter(self.forms.values()))
+
     images: int
 
 

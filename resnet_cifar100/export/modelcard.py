@@ -119,7 +119,7 @@ def _metadata(bundle: Bundle, repo: str, measured: Comparison | None) -> ModelCa
 def _top1(bundle: Bundle, measured: Comparison | None) -> float:
     """Return test top-1: of these very weights where it was measured, else as the run says."""
     if measured:
-        return next(iter(measured.forms.values())).top1
+        return measured.reference.top1
     return float(bundle.provenance["metrics"].get("test/top1", 0))
 
 

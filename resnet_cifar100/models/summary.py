@@ -44,11 +44,10 @@ def summarize(config: ModelConfig) -> Summary:
         if isinstance(module, nn.Conv2d | nn.Linear):
             counts[module] = module.weight.numel() * output[0, 0].numel()
 
-    hooks = [module.register_forward_hook(record) for module in model.modules()]
+    for module in model.modules():
+        module.register_forward_hook(record)
     with torch.inference_mode():
         model(image)
-    for hook in hooks:
-        hook.remove()
     parts = tuple(
         Part(
             name=name,

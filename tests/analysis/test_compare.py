@@ -11,10 +11,9 @@ from matplotlib.figure import Figure
 
 from resnet_cifar100.analysis.compare import cautions, compare, group_rows
 from resnet_cifar100.analysis.figures import comparison_size, draw_comparison, draw_top1
-from resnet_cifar100.analysis.groups import Run, differing_settings, group_runs
-from resnet_cifar100.analysis.significance import p_value
+from resnet_cifar100.analysis.groups import Group, Run, differing_settings, group_runs
+from resnet_cifar100.analysis.significance import holm, p_value
 from resnet_cifar100.cli import main
-from resnet_cifar100.engine.advice import measured_top1
 from resnet_cifar100.engine.record import load_record
 from resnet_cifar100.markdown import duration
 from tests.conftest import REPOSITORY
@@ -37,6 +36,12 @@ def test_the_p_value_is_that_of_welchs_test(first, second):
 def test_without_variation_nothing_is_said_of_chance():
     assert p_value([0.5, 0.5], [0.6, 0.6]) is None
     assert p_value([0.5], [0.6, 0.7]) is None
+
+
+def test_the_lowest_of_several_counts_as_often_as_there_are_and_none_overtakes():
+    assert holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
+    assert holm([0.5, 0.7]) == [1.0, 1.0]
+    assert holm([]) == []
 
 
 def runs_of(folders):
@@ -79,6 +84,29 @@ def test_a_comparison_is_written_as_page_and_facts(tmp_path):
     assert all(source.startswith("data:image/png;base64,") for source in sources)
 
 
+def test_a_single_comparison_needs_no_correction_and_several_are_corrected():
+    record = load_record(FAST[0])
+
+    def group(letter, *figures):
+        runs = [dataclasses.replace(record, result={"test/top1": top1}) for top1 in figures]
+        return Group(letter, letter, tuple(Run(Path(letter), run) for run in runs))
+
+    first, second = group("A", 0.70, 0.71, 0.72), group("B", 0.73, 0.74, 0.75)
+    third = group("C", 0.60, 0.61, 0.62)
+    (_, alone) = group_rows([first, second])
+    assert (alone["p"], alone["p, Holm"]) == ("0.021", "")
+    _, among, lower = group_rows([first, second, third])
+    assert (among["p"], among["p, Holm"]) == ("0.021", "0.021")
+    assert float(lower["p, Holm"]) == pytest.approx(2 * float(lower["p"]), rel=0.1)
+
+
+def test_top1_on_held_out_images_is_shown_where_runs_held_some_out():
+    held_out, plain = RECORDS / "2026-11-23_fast-held-out", FAST[0]
+    rows = group_rows(group_runs(runs_of([held_out, plain])))
+    best = max(load_record(held_out).history.held_out_top1)
+    assert [row["Val top-1, highest"] for row in rows] == [f"{best:.2%}", ""]
+
+
 def test_an_unfinished_run_is_shown_and_does_not_count(tmp_path):
     record = load_record(FAST[0])
     record.result, record.status = None, "interrupted: by a test"
@@ -88,9 +116,9 @@ def test_an_unfinished_run_is_shown_and_does_not_count(tmp_path):
     assert groups[0].top1 == [0.76, 0.7585]
     facts = json.loads((tmp_path / "out/compare.json").read_text())
     assert facts[0]["seeds"] == [1, 2]
-    assert group_rows(groups)[0][1] == "2"
+    assert group_rows(groups)[0]["Runs"] == "2"
     seconds = [run.record.history.train_seconds for run in groups[0].counted]
-    assert group_rows(groups)[0][-1] == duration(sum(seconds) / 2)
+    assert group_rows(groups)[0]["Time"] == duration(sum(seconds) / 2)
     page = (tmp_path / "out/report.md").read_text()
     assert "interrupted: by a test" in page
     assert "A: 1 not finished, which do not count." in page
@@ -123,7 +151,7 @@ def test_more_groups_than_lines_can_show_get_a_panel_each_beside_the_first(count
     last = figure.axes[-1].lines
     assert len(last) == lines
     shown = [max(line.get_ydata()) for line in (last[0], last[-1])]
-    assert shown == [pytest.approx(100 * max(measured_top1(record))) for record in (fast, quick)]
+    assert shown == [pytest.approx(100 * max(run.history.held_out_top1)) for run in (fast, quick)]
 
 
 def test_a_seed_taken_twice_is_pointed_out(tmp_path, capsys):

@@ -78,7 +78,7 @@ def test_the_two_parts_make_up_the_whole_where_the_second_is_weighed_by_doubt(
     for row, teacher, label in zip(logits, taught, labels, strict=True):
         parts = {}
         for weight in (0.0, 1.0):
-            monkeypatch.setattr(distill, "OTHERS_WEIGHT", weight)
+            monkeypatch.setattr(distill, "DKD_BETA", weight)
             parts[weight] = dkd_loss(row[None], teacher[None], label[None], temperature).item()
         sure = (teacher / temperature).softmax(0)[label].item()
         whole = parts[0.0] + (1 - sure) * (parts[1.0] - parts[0.0])
