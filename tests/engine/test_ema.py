@@ -21,7 +21,7 @@ from resnet_cifar100.engine.trainer import fit, recalibrate_average
 from resnet_cifar100.errors import InterruptedRunError
 from resnet_cifar100.models.factory import create_model
 from resnet_cifar100.runtime import create_runtime
-from tests.engine.test_resume import fingerprint
+from tests.interruptions import fingerprint
 
 MODELS = {
     "resnet8x4_s2": {"squeeze_excitation": True, "stochastic_depth": 0.5},

@@ -1,8 +1,6 @@
 """A run that was stopped anywhere and resumed ends with the bits of one that was not."""
 
 import dataclasses
-import hashlib
-import json
 import os
 import signal
 from pathlib import Path
@@ -20,24 +18,9 @@ from resnet_cifar100.engine.state import TrainState
 from resnet_cifar100.engine.step import train_step
 from resnet_cifar100.engine.trainer import fit
 from resnet_cifar100.errors import CheckpointError, ConfigError, InterruptedRunError
+from tests.interruptions import StoppedError, fingerprint, stop_at
 
 STEM_BIAS, FIRST_FILTERS = "optimizer.1.", "optimizer.2."  # the buffers of SGD and of Muon
-
-
-class StoppedError(Exception):
-    """Stands for a kill: nothing in the program catches it."""
-
-
-def fingerprint(run_dir: Path) -> str:
-    """Hash every tensor of the newest state, and every row of the history but for the timings."""
-    saved, _ = load_newest_state(run_dir)
-    digest = hashlib.sha256(str(saved.step).encode())
-    for name, tensor in sorted(saved.tensors.items()):
-        digest.update(name.encode() + tensor.numpy().tobytes())
-    timings = {"train_seconds", "speed/images_per_s"}
-    for row in [*saved.history.epochs, *saved.history.steps]:
-        digest.update(json.dumps({k: v for k, v in row.items() if k not in timings}).encode())
-    return digest.hexdigest()
 
 
 @pytest.fixture
@@ -50,15 +33,6 @@ def uninterrupted(tiny_config, tiny_dataset, tmp_path, console) -> str:
 def speedy_uninterrupted(speedy_config, tiny_dataset, tmp_path, console) -> str:
     fit(speedy_config, tiny_dataset, tmp_path / "straight", console)
     return fingerprint(tmp_path / "straight")
-
-
-def stop_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
-    def step_or_stop(state, images, labels):
-        if state.step == step:
-            raise StoppedError
-        train_step(state, images, labels)
-
-    monkeypatch.setattr(trainer, "train_step", step_or_stop)
 
 
 @pytest.mark.parametrize("step", [1, 7, 8, 13, 23])

@@ -7,7 +7,7 @@ import torch
 
 from resnet_cifar100.engine.checkpoint import load_newest_state
 from resnet_cifar100.engine.trainer import fit
-from tests.engine.test_resume import StoppedError, fingerprint, stop_at
+from tests.interruptions import StoppedError, fingerprint, stop_at
 
 
 @pytest.fixture

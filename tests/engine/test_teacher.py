@@ -23,7 +23,7 @@ from resnet_cifar100.errors import CheckpointError, ConfigError
 from resnet_cifar100.models.factory import create_model
 from resnet_cifar100.runtime import create_runtime
 from tests.engine.test_distill import dkd_by_hand, kd_by_hand
-from tests.engine.test_resume import StoppedError, fingerprint, stop_at
+from tests.interruptions import StoppedError, fingerprint, stop_at
 from tests.names import COARSE_NAMES, FINE_NAMES
 
 

@@ -8,8 +8,8 @@ import pytest
 from resnet_cifar100.engine.checkpoint import load_newest_state
 from resnet_cifar100.engine.state import TrainState
 from resnet_cifar100.engine.trainer import fit
-from tests.engine.test_resume import StoppedError, fingerprint, stop_at
-from tests.faults.training import settings, within
+from tests.faults.training import settings
+from tests.interruptions import StoppedError, fingerprint, stop_at, within
 
 
 @pytest.mark.slow

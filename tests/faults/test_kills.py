@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from resnet_cifar100.engine.checkpoint import load_newest_state
-from tests.engine.test_resume import fingerprint
 from tests.faults.training import (
     end_of,
     last_words,
@@ -18,6 +17,7 @@ from tests.faults.training import (
     settings,
     start,
 )
+from tests.interruptions import fingerprint
 
 
 def run_until_end_under_kills(config, folder: Path, rng: random.Random, longest_life: float) -> int:

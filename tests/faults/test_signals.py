@@ -14,15 +14,14 @@ from resnet_cifar100.engine.runs import recorded_config
 from resnet_cifar100.engine.stop import Stop
 from resnet_cifar100.engine.trainer import fit
 from resnet_cifar100.errors import CheckpointError, InterruptedRunError
-from tests.engine.test_resume import fingerprint
 from tests.faults.training import (
     end_of,
     last_words,
     seconds_of_a_whole_life,
     settings,
     start,
-    within,
 )
+from tests.interruptions import fingerprint, within
 
 
 @pytest.mark.slow

@@ -10,7 +10,6 @@ import pytest
 
 from resnet_cifar100.engine.checkpoint import load_newest_state
 from resnet_cifar100.engine.record import load_record
-from tests.engine.test_resume import fingerprint
 from tests.faults.poison import FrozenNorms, Kill, KillOne, Poison
 from tests.faults.training import (
     end_of,
@@ -22,6 +21,7 @@ from tests.faults.training import (
     start,
     start_together,
 )
+from tests.interruptions import fingerprint
 
 # Before anything, within and at the end of epochs, in and after the warm-up, near the end.
 POINTS = (0, 1, 7, 8, 9, 13, 15, 16, 20, 24, 30, 31)

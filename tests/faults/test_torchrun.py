@@ -14,8 +14,8 @@ import pytest
 
 from resnet_cifar100.engine.record import load_record
 from tests.conftest import REPOSITORY
-from tests.engine.test_resume import fingerprint
 from tests.faults.training import free_port
+from tests.interruptions import fingerprint
 from tests.test_interrupt import command, wait_for_progress
 
 FLAGS = ("--batch-size", "50", "--dropout", "0.2", "--augment", "mixup", "--epochs", "10")

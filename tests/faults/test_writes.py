@@ -15,7 +15,7 @@ from resnet_cifar100.engine.checkpoint import load_newest_state, remove_leftover
 from resnet_cifar100.errors import CheckpointError
 from resnet_cifar100.storage import replace_file, sha256_of
 from tests.faults.fuse import Fuse, KilledError, every_fault
-from tests.faults.training import within
+from tests.interruptions import within
 
 NEVER = 10**9
 
