@@ -89,6 +89,8 @@ def straight(tiny_data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> s
     """Return the fingerprint of a run that nothing disturbed."""
     folder = tmp_path_factory.mktemp("straight")
     assert launch(folder, tiny_data_dir).wait(120) == 0
+    printed = (folder / "printed").read_text()
+    assert printed.count("epoch  10/10") == 1  # the main process alone speaks
     return fingerprint(folder / "run")
 
 
@@ -179,7 +181,8 @@ def test_torchrun_does_not_start_a_run_again_whose_time_is_up(tiny_data_dir, tmp
 
 @pytest.mark.slow
 def test_torchrun_gives_up_a_run_that_cannot_work(tiny_data_dir, tmp_path):
-    agent = launch(tmp_path, tiny_data_dir, "--lr", "1e30")
+    place = (*TWO_HERE, "--max-restarts", "1")  # of which the last one counts
+    agent = launch(tmp_path, tiny_data_dir, "--lr", "1e30", place=place)
     assert wait_for(agent, ()) != 0
     printed = (tmp_path / "printed").read_text()
     assert "at step" in printed  # of the first loss, gradient or norm that was not finite
