@@ -44,7 +44,6 @@ def wait_for_progress(run_dir: Path, process: subprocess.Popen[bytes]) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_a_run_in_order_and_says_how_to_go_on(number, code, tmp_path, tiny_data_dir):
     with subprocess.Popen(

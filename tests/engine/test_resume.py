@@ -183,7 +183,6 @@ def test_fewer_epochs_than_are_begun_are_refused(
     assert len(record.history.epochs) == 2
 
 
-@pytest.mark.slow
 def test_a_compiled_run_resumes_to_the_same_bits(
     tiny_config, tiny_dataset, tmp_path, console, monkeypatch
 ):

@@ -12,7 +12,6 @@ from tests.faults.training import settings
 from tests.interruptions import StoppedError, fingerprint, stop_at, within
 
 
-@pytest.mark.slow
 def test_without_any_one_of_its_keys_a_state_leads_elsewhere(
     tiny_data_dir, tiny_dataset, tmp_path, console, monkeypatch, full, figure
 ):

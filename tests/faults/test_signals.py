@@ -24,7 +24,6 @@ from tests.faults.training import (
 from tests.interruptions import fingerprint, within
 
 
-@pytest.mark.slow
 def test_runs_told_to_stop_save_where_they_are_and_go_on_exactly(
     tiny_data_dir, tmp_path, full, figure
 ):

@@ -94,7 +94,6 @@ def straight(tiny_data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> s
     return fingerprint(folder / "run")
 
 
-@pytest.mark.slow
 def test_a_run_under_torchrun_outlives_the_death_of_any_process(
     straight, tiny_data_dir, tmp_path, full, figure
 ):
@@ -112,7 +111,6 @@ def test_a_run_under_torchrun_outlives_the_death_of_any_process(
     )
 
 
-@pytest.mark.slow
 def test_a_torchrun_that_is_told_to_stop_leaves_a_state_to_go_on_from(
     straight, tiny_data_dir, tmp_path, full, figure
 ):
@@ -136,7 +134,6 @@ def test_a_torchrun_that_is_told_to_stop_leaves_a_state_to_go_on_from(
     figure("SIGTERM to torchrun", f"{count} of {count} saved, ended within {slowest:.1f} s")
 
 
-@pytest.mark.slow
 def test_a_machine_goes_on_without_one_that_dies(
     tiny_data_dir, tmp_path, full, figure, monkeypatch
 ):
@@ -170,7 +167,6 @@ def test_a_machine_goes_on_without_one_that_dies(
     figure("one of two machines killed", f"the other goes on alone {seconds:.0f} s later")
 
 
-@pytest.mark.slow
 def test_torchrun_does_not_start_a_run_again_whose_time_is_up(tiny_data_dir, tmp_path):
     agent = launch(tmp_path, tiny_data_dir, "--epochs", "1000", "--max-hours", str(4 / 3600))
     assert wait_for(agent, ()) == 0
@@ -179,7 +175,6 @@ def test_torchrun_does_not_start_a_run_again_whose_time_is_up(tiny_data_dir, tmp
     assert (tmp_path / "printed").read_text().count("Resuming") == 0
 
 
-@pytest.mark.slow
 def test_torchrun_gives_up_a_run_that_cannot_work(tiny_data_dir, tmp_path):
     place = (*TWO_HERE, "--max-restarts", "1")  # of which the last one counts
     agent = launch(tmp_path, tiny_data_dir, "--lr", "1e30", place=place)
