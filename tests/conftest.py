@@ -27,6 +27,12 @@ torch.set_num_threads(1)  # the nets here are too small to share
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
+@pytest.fixture(autouse=True)
+def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only a failing power supply could tell the difference, and no test here makes it fail."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+
+
 @pytest.fixture(scope="session")
 def real_data_dir() -> Path:
     """The folder of the official files; where there are none, the tests that ask are skipped."""

@@ -6,7 +6,6 @@ them all, prints the table, and with `--figures PATH` writes it as JSON.
 
 import dataclasses
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -43,12 +42,6 @@ def pytest_configure(config: pytest.Config) -> None:
 def full(pytestconfig: pytest.Config) -> bool:
     """Whether all faults are asked for."""
     return bool(pytestconfig.getoption("full", default=False))
-
-
-@pytest.fixture(autouse=True)
-def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only a failing power supply could tell the difference, and no test here makes it fail."""
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
 @pytest.fixture(scope="session")
