@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from resnet_cifar100.data.cifar100 import (
     load_dataset,
 )
 from resnet_cifar100.data.synthetic import write_synthetic
+from tests.interruptions import Straight, train_straight, within
 
 # What a machine may have set for other purposes.
 for _name in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "RANK", "WORLD_SIZE"):
@@ -99,6 +101,20 @@ def speedy_config(tiny_config: Config) -> Config:
 @pytest.fixture
 def tiny_dataset(tiny_config: Config) -> Dataset:
     return load_dataset(tiny_config)
+
+
+@pytest.fixture(scope="session")
+def straight(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Config], Straight]:
+    """Return a function that trains without a stop, each settings once; its folders are shared."""
+    runs: dict[Config, Straight] = {}
+
+    def trained(config: Config) -> Straight:
+        settings = within(config, Path())  # where a run writes to changes no bit of it
+        if settings not in runs:
+            runs[settings] = train_straight(config, tmp_path_factory.mktemp("straight"))
+        return runs[settings]
+
+    return trained
 
 
 @pytest.fixture

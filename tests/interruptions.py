@@ -2,15 +2,21 @@
 
 import dataclasses
 import hashlib
+import io
 import json
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
+from rich.console import Console
 
 from resnet_cifar100.config import Config
+from resnet_cifar100.data.cifar100 import load_dataset
 from resnet_cifar100.engine import trainer
 from resnet_cifar100.engine.checkpoint import load_newest_state
+from resnet_cifar100.engine.record import RunRecord
 from resnet_cifar100.engine.step import train_step
+from resnet_cifar100.engine.trainer import fit
 
 
 class StoppedError(Exception):
@@ -45,3 +51,18 @@ def fingerprint(run_dir: Path) -> str:
     for row in [*saved.history.epochs, *saved.history.steps]:
         digest.update(json.dumps({k: v for k, v in row.items() if k not in timings}).encode())
     return digest.hexdigest()
+
+
+class Straight(NamedTuple):
+    """A run that nothing disturbed, in `folder`/run; its best_model.pth is beside that."""
+
+    folder: Path
+    record: RunRecord
+    fingerprint: str
+
+
+def train_straight(config: Config, folder: Path) -> Straight:
+    """Train with these settings, but write to `folder` alone."""
+    config = within(config, folder)
+    record = fit(config, load_dataset(config), folder / "run", Console(file=io.StringIO()))
+    return Straight(folder, record, fingerprint(folder / "run"))

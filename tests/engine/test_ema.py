@@ -149,10 +149,10 @@ def test_an_image_left_over_for_a_last_batch_is_no_fault(tiny_config, tiny_datas
 
 
 def test_a_run_told_to_stop_while_it_measures_statistics_measures_them_again(
-    tiny_config, tiny_dataset, tmp_path, console, monkeypatch
+    tiny_config, tiny_dataset, tmp_path, console, monkeypatch, straight
 ):
     config = dataclasses.replace(tiny_config, epochs=2, ema_images=150)
-    fit(config, tiny_dataset, tmp_path / "straight", console)
+    expected = straight(config).fingerprint
     complete = Ema.recalibrate
 
     def recalibrate(average, batches):
@@ -164,18 +164,17 @@ def test_a_run_told_to_stop_while_it_measures_statistics_measures_them_again(
         with pytest.raises(InterruptedRunError, match=r"stopped at step 8 of .*, and saved"):
             fit(config, tiny_dataset, tmp_path / "stopped", console)
     fit(config, tiny_dataset, tmp_path / "stopped", console)
-    assert fingerprint(tmp_path / "stopped") == fingerprint(tmp_path / "straight")
+    assert fingerprint(tmp_path / "stopped") == expected
 
 
 def test_the_result_of_a_run_is_the_average_with_statistics_of_its_own(
-    tiny_config, tiny_dataset, tmp_path, console
+    tiny_config, tiny_dataset, straight
 ):
-    config = dataclasses.replace(tiny_config, epochs=2, ema_images=150)
-    record = fit(config, tiny_dataset, tmp_path / "run", console)
-    bundle = load_bundle(config.checkpoint_path)
+    folder, record, _ = straight(dataclasses.replace(tiny_config, epochs=2, ema_images=150))
+    bundle = load_bundle(folder / "best_model.pth")
     images = bundle.preprocess(tiny_dataset.train.images[:150])
     assert_has_statistics(bundle.model, statistics_by_hand(bundle.model, [images]))
-    saved, _ = load_newest_state(tmp_path / "run")
+    saved, _ = load_newest_state(folder / "run")
     for name, tensor in bundle.model.state_dict().items():
         assert torch.equal(tensor, saved.tensors[f"ema.{name}"]), name
     assert record.result["test/top1"] == record.history.epochs[-1]["test/top1"]

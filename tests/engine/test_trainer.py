@@ -22,9 +22,9 @@ from resnet_cifar100.models.speednet import SpeedNet
 from resnet_cifar100.runtime import create_runtime
 
 
-def test_a_run_leaves_its_record_in_every_form(tiny_config, tiny_dataset, tmp_path, console):
-    run_dir = tmp_path / "run"
-    record = fit(tiny_config, tiny_dataset, run_dir, console)
+def test_a_run_leaves_its_record_in_every_form(tiny_config, straight):
+    folder, record, _ = straight(tiny_config)
+    run_dir = folder / "run"
     rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     assert [row["epoch"] for row in rows] == [0, 1, 2]
     with (run_dir / "metrics.csv").open() as file:
@@ -37,14 +37,14 @@ def test_a_run_leaves_its_record_in_every_form(tiny_config, tiny_dataset, tmp_pa
     assert steps == [3, 6, 8, 9, 12, 15, 16, 18, 21, 24]
     assert json.loads((run_dir / "env.json").read_text())[0]["torch"] == str(torch.__version__)
     assert load_record(run_dir) == record
-    page = tiny_config.log_file.read_text()
+    page = (folder / "logs.md").read_text()
     assert page == render_markdown(record)
     assert "finished, 3 of 3 epochs" in page
     assert page.count("SYNTHETIC") >= 2
 
 
-def test_the_steps_of_an_epoch_average_to_its_loss(tiny_config, tiny_dataset, tmp_path, console):
-    history = fit(tiny_config, tiny_dataset, tmp_path / "run", console).history
+def test_the_steps_of_an_epoch_average_to_its_loss(tiny_config, straight):
+    history = straight(tiny_config).record.history
     sizes = [3, 3, 2]  # steps between the points of the first epoch
     points = [row["train/loss"] for row in history.steps[:3]]
     mean = sum(size * loss for size, loss in zip(sizes, points, strict=True)) / 8

@@ -93,20 +93,18 @@ def test_settings_given_last_survive_a_kill_before_the_next_state(
 
 
 def test_a_run_stops_before_its_time_is_up_and_goes_on_exactly(
-    tiny_data_dir, tiny_dataset, tmp_path, console, monkeypatch
+    tiny_data_dir, tiny_dataset, tmp_path, console, monkeypatch, straight
 ):
-    config = settings(tiny_data_dir, checkpoint_minutes=1000)
-    straight, limited = (within(config, tmp_path / name) for name in ("straight", "limited"))
-    fit(straight, tiny_dataset, tmp_path / "straight" / "run", console)
+    config = within(settings(tiny_data_dir, checkpoint_minutes=1000), tmp_path)
+    expected = straight(config).fingerprint
     clock = itertools.count()  # a second more whenever it is asked
     monkeypatch.setattr("resnet_cifar100.engine.stop.time.monotonic", lambda: float(next(clock)))
-    limited = dataclasses.replace(limited, max_hours=20 / 3600)
+    limited = dataclasses.replace(config, max_hours=20 / 3600)
     for _ in range(2):
         began = next(clock)
         with pytest.raises(InterruptedRunError, match="and saved") as stopped:
-            fit(limited, tiny_dataset, tmp_path / "limited" / "run", console)
+            fit(limited, tiny_dataset, tmp_path / "run", console)
         assert stopped.value.exit_code == 8
         assert next(clock) - began < 20  # with the questions of this test
-    unlimited = dataclasses.replace(limited, max_hours=0.0)
-    fit(unlimited, tiny_dataset, tmp_path / "limited" / "run", console)
-    assert fingerprint(tmp_path / "limited" / "run") == fingerprint(tmp_path / "straight" / "run")
+    fit(config, tiny_dataset, tmp_path / "run", console)
+    assert fingerprint(tmp_path / "run") == expected
