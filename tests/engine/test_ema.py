@@ -10,18 +10,15 @@ from torch import nn
 
 from resnet_cifar100.bundle import load_bundle
 from resnet_cifar100.config import ModelConfig
-from resnet_cifar100.data.cifar100 import training_splits
-from resnet_cifar100.data.loader import TrainLoader
 from resnet_cifar100.engine import trainer
 from resnet_cifar100.engine.checkpoint import load_newest_state
 from resnet_cifar100.engine.ema import Ema
-from resnet_cifar100.engine.state import create_state
 from resnet_cifar100.engine.stop import Stop
 from resnet_cifar100.engine.trainer import fit, recalibrate_average
 from resnet_cifar100.errors import InterruptedRunError
 from resnet_cifar100.models.factory import create_model
-from resnet_cifar100.runtime import create_runtime
 from tests.interruptions import fingerprint
+from tests.states import begun
 
 MODELS = {
     "resnet8x4_s2": {"squeeze_excitation": True, "stochastic_depth": 0.5},
@@ -141,9 +138,8 @@ def test_an_image_left_over_for_a_last_batch_is_no_fault(tiny_config, tiny_datas
     """At this size of images the last norms see one pixel of it, which has no variance."""
     monkeypatch.setattr(trainer, "EVAL_BATCH_SIZE", 50)
     config = dataclasses.replace(tiny_config, ema_images=101)
-    train, _ = training_splits(tiny_dataset, config)
-    state = create_state(config, create_runtime(config), TrainLoader(train, config))
-    recalibrate_average(state, train.images, Stop(0))
+    state, loader = begun(config, tiny_dataset)
+    recalibrate_average(state, loader.split.images, Stop(0))
     for name, norm in norms_of(state.ema.model).items():
         assert torch.isfinite(norm.running_var).all(), name
 

@@ -19,8 +19,8 @@ from resnet_cifar100.data.cifar100 import load_dataset
 from resnet_cifar100.data.transforms import Preprocess
 from resnet_cifar100.engine.state import TrainState
 from resnet_cifar100.models.factory import create_model
-from tests.engine.test_checkpoint import state_at
 from tests.names import COARSE_NAMES, FINE_NAMES
+from tests.states import state_at
 
 FIGURES = pytest.StashKey[list[tuple[str, str]]]()
 SMALL = ModelConfig(name="resnet8x4_s2", width=0.25, image_size=16, dropout=0.0)
