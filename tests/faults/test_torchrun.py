@@ -26,12 +26,12 @@ def launch(
     folder: Path, data_dir: Path, *more: str, place: Sequence[str] = TWO_HERE
 ) -> subprocess.Popen[bytes]:
     """Start or resume a run of two processes; what they print goes to FOLDER/printed."""
-    _, script, *flags = command(folder, data_dir, *FLAGS, "--resume", *more)
+    words = command(folder, data_dir, *FLAGS, "--resume", *more)
     torchrun = ["-m", "torch.distributed.run", "--max-restarts", "3", *place]
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "printed").open("ab") as printed:
         return subprocess.Popen(
-            [sys.executable, *torchrun, script, *flags],
+            [sys.executable, *torchrun, *words],
             cwd=REPOSITORY,
             stdout=printed,
             stderr=printed,
