@@ -20,14 +20,6 @@ from tests.faults.child import Outcome, in_child  # noqa: E402
 PAGE = 4096
 
 
-@pytest.fixture
-def run_dir(make_state, tmp_path) -> Path:
-    """A run with sound states at steps 1 and 2."""
-    for step in (1, 2):
-        save_state(make_state(step), tmp_path / "run")
-    return tmp_path / "run"
-
-
 def pages_of(folder: Path) -> int:
     """The pages that the files below take, and one for each folder."""
     files = [path for path in folder.rglob("*") if path.is_file()]
