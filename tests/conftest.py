@@ -10,7 +10,8 @@ import pytest
 import torch
 from rich.console import Console
 
-from resnet_cifar100.config import Config
+from resnet_cifar100.bundle import Bundle, load_bundle
+from resnet_cifar100.config import SHIPPED_MODEL, Config
 from resnet_cifar100.data.cifar100 import (
     SYNTHETIC_FOLDER,
     Dataset,
@@ -42,6 +43,18 @@ def real_data_dir() -> Path:
     if folder is None:
         pytest.skip("CIFAR-100 is neither in data/ nor in $CIFAR100_DIR")
     return folder
+
+
+@pytest.fixture(scope="session")
+def real_dataset(real_data_dir: Path) -> Dataset:
+    """The official data set, read and checked once; nobody may write to it."""
+    return load_dataset(Config(data_dir=real_data_dir))
+
+
+@pytest.fixture(scope="session")
+def shipped() -> Bundle:
+    """The network that comes with the repository; nobody may change it."""
+    return load_bundle(REPOSITORY / SHIPPED_MODEL)
 
 
 @pytest.fixture(scope="session")
