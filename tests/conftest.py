@@ -24,6 +24,8 @@ from tests.interruptions import Straight, train_straight, within
 # What a machine may have set for other purposes.
 for _name in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "RANK", "WORLD_SIZE"):
     os.environ.pop(_name, None)
+for _name in [name for name in os.environ if name.startswith(("HF_", "HUGG"))]:
+    del os.environ[_name]
 _LOOPBACK = "127.0.0.1,localhost"
 os.environ |= {"CUDA_VISIBLE_DEVICES": "", "NO_PROXY": _LOOPBACK, "no_proxy": _LOOPBACK}
 torch.set_num_threads(1)  # the nets here are too small to share
