@@ -11,7 +11,6 @@ from resnet_cifar100.export.forms import compare_forms, eager, predict_all, run_
 from resnet_cifar100.export.onnx import save_onnx
 from resnet_cifar100.export.quantize import normalize_before_pooling, save_int8
 from resnet_cifar100.serve.networks import open_network
-from tests.analysis.test_analyze import train
 from tests.conftest import REPOSITORY
 
 
@@ -112,9 +111,8 @@ def test_forms_are_compared_with_the_first(bundle, files, images):
     assert all(0 < form.p50_ms <= form.p99_ms for form in measured.values())
 
 
-def test_the_command_writes_both_files_and_a_card(tiny_data_dir, tmp_path, capsys):
-    path = train(tmp_path, tiny_data_dir, epochs=1) / "best_model.pth"
-    flags = ["--checkpoint-path", str(path), "--out", str(tmp_path / "net.onnx")]
+def test_the_command_writes_both_files_and_a_card(checkpoint, tmp_path, capsys):
+    flags = ["--checkpoint-path", str(checkpoint), "--out", str(tmp_path / "net.onnx")]
     assert main(["export", "onnx", *flags]) == 0
     assert "the same class as PyTorch on" in capsys.readouterr().out
     assert main(["export", "onnx", *flags, "--int8"]) == 0
