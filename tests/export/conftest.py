@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from resnet_cifar100.errors import ExportError
+from resnet_cifar100.export.onnx import save_onnx
 from resnet_cifar100.export.web import fetch_runtime
 from tests.analysis.test_analyze import train
 from tests.export.hub_server import HubServer
@@ -57,3 +58,11 @@ def runtime(tmp_path_factory) -> Path:
         if "check the network" not in str(error):
             raise
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def shipped_onnx(shipped, tmp_path_factory) -> Path:
+    """The network that comes with the repository as an ONNX file; nobody may write to it."""
+    path = tmp_path_factory.mktemp("shipped") / "model.onnx"
+    save_onnx(shipped, path)
+    return path
