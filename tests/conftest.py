@@ -114,6 +114,12 @@ def speedy_config(tiny_config: Config) -> Config:
 
 
 @pytest.fixture
+def no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Try no compilation: it takes seconds."""
+    monkeypatch.setattr("resnet_cifar100.runtime.compile_fault", lambda _device: "no compiler")
+
+
+@pytest.fixture
 def tiny_dataset(tiny_config: Config) -> Dataset:
     return load_dataset(tiny_config)
 

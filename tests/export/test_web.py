@@ -34,8 +34,6 @@ DESKTOP, PHONE = {"width": 1200, "height": 900}, {"width": 390, "height": 844}
 NOISE = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
 VERDICT, SENTENCE = "#verdict h2", "#verdict p"
 HOSTILE = "</script><b>bold --><!--<script>"
-COPY = """async bytes => navigator.clipboard.write([new ClipboardItem(
-    {"image/png": new Blob([new Uint8Array(bytes)], {type: "image/png"})})])"""
 DROP = """files => {
     const dataTransfer = new DataTransfer();
     for (const bytes of files) dataTransfer.items.add(new File([new Uint8Array(bytes)], "it.png"));
@@ -219,7 +217,7 @@ def test_several_pictures_are_answered_in_turn(visit, drawings):
 @in_browser
 def test_a_picture_is_pasted_dropped_and_taken_with_the_camera(visit, drawings):
     page = visit(permissions=["clipboard-read", "clipboard-write", "camera"])
-    page.evaluate(COPY, list(drawings["orange"].read_bytes()))
+    page.evaluate(test_page.COPY, list(drawings["orange"].read_bytes()))
     page.keyboard.press("Control+V")
     expect(page.locator(VERDICT)).to_have_text("orange")
     page.evaluate(DROP, [list(drawings["sea"].read_bytes())])
