@@ -3,13 +3,15 @@
 import dataclasses
 import io
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from rich.console import Console
 
-from resnet_cifar100.config import Config
+from resnet_cifar100.bundle import Bundle, load_bundle
+from resnet_cifar100.config import SHIPPED_MODEL, Config
 from resnet_cifar100.data.cifar100 import (
     SYNTHETIC_FOLDER,
     Dataset,
@@ -17,14 +19,23 @@ from resnet_cifar100.data.cifar100 import (
     load_dataset,
 )
 from resnet_cifar100.data.synthetic import write_synthetic
+from tests.interruptions import Straight, train_straight, within
 
 # What a machine may have set for other purposes.
 for _name in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "RANK", "WORLD_SIZE"):
     os.environ.pop(_name, None)
+for _name in [name for name in os.environ if name.startswith(("HF_", "HUGG"))]:
+    del os.environ[_name]
 _LOOPBACK = "127.0.0.1,localhost"
 os.environ |= {"CUDA_VISIBLE_DEVICES": "", "NO_PROXY": _LOOPBACK, "no_proxy": _LOOPBACK}
 torch.set_num_threads(1)  # the nets here are too small to share
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only a failing power supply could tell the difference, and no test here makes it fail."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
 @pytest.fixture(scope="session")
@@ -34,6 +45,18 @@ def real_data_dir() -> Path:
     if folder is None:
         pytest.skip("CIFAR-100 is neither in data/ nor in $CIFAR100_DIR")
     return folder
+
+
+@pytest.fixture(scope="session")
+def real_dataset(real_data_dir: Path) -> Dataset:
+    """The official data set, read and checked once; nobody may write to it."""
+    return load_dataset(Config(data_dir=real_data_dir))
+
+
+@pytest.fixture(scope="session")
+def shipped() -> Bundle:
+    """The network that comes with the repository; nobody may change it."""
+    return load_bundle(REPOSITORY / SHIPPED_MODEL)
 
 
 @pytest.fixture(scope="session")
@@ -91,8 +114,28 @@ def speedy_config(tiny_config: Config) -> Config:
 
 
 @pytest.fixture
+def no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Try no compilation: it takes seconds."""
+    monkeypatch.setattr("resnet_cifar100.runtime.compile_fault", lambda _device: "no compiler")
+
+
+@pytest.fixture
 def tiny_dataset(tiny_config: Config) -> Dataset:
     return load_dataset(tiny_config)
+
+
+@pytest.fixture(scope="session")
+def straight(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Config], Straight]:
+    """Return a function that trains without a stop, each settings once; its folders are shared."""
+    runs: dict[Config, Straight] = {}
+
+    def trained(config: Config) -> Straight:
+        settings = within(config, Path())  # where a run writes to changes no bit of it
+        if settings not in runs:
+            runs[settings] = train_straight(config, tmp_path_factory.mktemp("straight"))
+        return runs[settings]
+
+    return trained
 
 
 @pytest.fixture

@@ -6,11 +6,7 @@ import pytest
 
 from benchmarks import page
 
-
-@pytest.fixture(autouse=True)
-def no_compiler(monkeypatch):
-    """Try no compilation: it takes seconds."""
-    monkeypatch.setattr("resnet_cifar100.runtime.compile_fault", lambda _device: "no compiler")
+pytestmark = pytest.mark.usefixtures("no_compiler")
 
 
 def test_a_later_call_replaces_its_own_tables_alone(tmp_path):

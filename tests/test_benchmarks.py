@@ -30,16 +30,11 @@ from resnet_cifar100.models.factory import create_model
 from resnet_cifar100.parallel import mean_over_processes, rank
 from resnet_cifar100.recipes import create_recipe
 
+pytestmark = pytest.mark.usefixtures("no_compiler")
 CPU = torch.device("cpu")
 ASKED = page.Asked(
     device="cpu", rounds=2, turn_seconds=0.01, precision="bf16", compile_fault="no compiler"
 )
-
-
-@pytest.fixture(autouse=True)
-def no_compiler(monkeypatch):
-    """Try no compilation: it takes seconds."""
-    monkeypatch.setattr("resnet_cifar100.runtime.compile_fault", lambda _device: "no compiler")
 
 
 @pytest.fixture
@@ -260,7 +255,6 @@ def sum_of_ranks(pieces):
     return [pieces * 2 * float(mean_over_processes(torch.tensor(float(rank()))))]
 
 
-@pytest.mark.slow
 def test_processes_meet_work_together_and_leave():
     with ExitStack() as stack:
         met = processes.joined_processes(stack, 2, Config(device="cpu", batch_size=4))

@@ -13,36 +13,17 @@ from resnet_cifar100.bundle import (
     save_bundle,
     save_safetensors,
 )
-from resnet_cifar100.config import Config, ModelConfig
-from resnet_cifar100.constants import FINE_TO_COARSE
-from resnet_cifar100.data.cifar100 import load_dataset
-from resnet_cifar100.data.transforms import Preprocess
+from resnet_cifar100.config import Config
 from resnet_cifar100.errors import CheckpointError
-from resnet_cifar100.models.factory import create_model
 from resnet_cifar100.storage import sha256_of
+from tests.bundles import untrained
 from tests.conftest import REPOSITORY
-from tests.names import COARSE_NAMES, FINE_NAMES
-
-CONFIG = ModelConfig(name="resnet20", dropout=0.0, image_size=16)
 
 
 @pytest.fixture
 def bundle() -> Bundle:
-    torch.manual_seed(0)
-    return Bundle(
-        model_config=CONFIG,
-        model=create_model(CONFIG).eval(),
-        preprocess=Preprocess(16),
-        fine_names=FINE_NAMES,
-        coarse_names=COARSE_NAMES,
-        fine_to_coarse=FINE_TO_COARSE,
-        provenance={
-            "dataset": "CIFAR-100",
-            "metrics": {"test/top1": 0.5},
-            "config": Config().to_json(),
-            "environment": {},
-        },
-    )
+    config = Config(model="resnet20", image_size=16, dropout=0.0)
+    return untrained(config, title="CIFAR-100", metrics={"test/top1": 0.5})
 
 
 def test_a_bundle_survives_the_disk(bundle, tmp_path):
@@ -126,6 +107,7 @@ def test_a_file_tells_the_type_of_its_weights(dtype, bundle, tmp_path):
 
 
 SHIPPED = {"fast": 0.7591, "resnet44v2": 0.7785}  # test top-1 that README states
+HITS = {"fast": 391, "resnet44v2": 399}  # of the first 500 test images
 
 
 def test_all_weights_of_the_repository_are_tested():
@@ -145,12 +127,11 @@ def test_the_weights_of_the_repository_are_sound(name):
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_the_weights_of_the_repository_name_real_pictures(name, real_data_dir):
-    shipped = load_bundle(REPOSITORY / f"weights/{name}.safetensors")
-    test = load_dataset(Config(data_dir=real_data_dir)).test
-    images, labels = test.images[:2000], test.labels[:2000]
-    top1 = (shipped.logits(images).argmax(1) == labels).float().mean()
-    assert float(top1) == pytest.approx(SHIPPED[name], abs=0.02)
+def test_the_weights_of_the_repository_name_real_pictures(name, real_dataset):
+    images, labels = (column[:500] for column in real_dataset.test)
+    logits = load_bundle(REPOSITORY / f"weights/{name}.safetensors").logits(images)
+    hits = int((logits.argmax(1) == labels).sum())
+    assert hits == pytest.approx(HITS[name], abs=1)  # another processor rounds otherwise
 
 
 @pytest.mark.parametrize("save", [save_bundle, save_safetensors])

@@ -70,7 +70,6 @@ def test_the_first_seed_of_all_comes_before_the_second_of_any(tmp_path):
     assert order == [("teacher", 0), ("pupil", 0), ("pupil", 1)]
 
 
-@pytest.mark.slow
 def test_a_table_is_trained_goes_on_and_is_written(table, tmp_path):
     assert main([*table, "--only", "teacher"]) == 0
     before = (tmp_path / "runs" / "teacher" / "seed0" / "run.json").read_bytes()
@@ -99,7 +98,6 @@ def test_nothing_is_started_after_the_deadline(table, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.slow
 def test_a_training_that_fails_is_counted_and_the_others_go_on(table, tmp_path, monkeypatch):
     broken = Experiment("broken", f"{TINY} --augment nothing", seeds=1)
     pupil = Experiment("pupil of none", TINY, 1, "broken")

@@ -11,6 +11,7 @@ import pytest
 
 from resnet_cifar100.engine.checkpoint import load_newest_state
 from tests.conftest import REPOSITORY
+from tests.processes import run
 
 SETTINGS = [
     *("--recipe", "smoke", "--dataset", "synthetic", "--train-size", "0", "--val-size", "0"),
@@ -22,19 +23,10 @@ SETTINGS = [
 
 
 def command(folder: Path, data_dir: Path, *more: str) -> list[str]:
+    """Return the words for Python that train in `folder`."""
     places = ["--data-dir", data_dir, "--run-dir", folder / "run", "--log-file", folder / "logs.md"]
     places += ["--checkpoint-path", folder / "best_model.pth"]
-    return [sys.executable, "train.py", *SETTINGS, *map(str, places), *more]
-
-
-def train(folder: Path, data_dir: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(folder, data_dir, *more),
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    return ["train.py", *SETTINGS, *map(str, places), *more]
 
 
 def wait_for_progress(run_dir: Path, process: subprocess.Popen[bytes]) -> None:
@@ -44,11 +36,10 @@ def wait_for_progress(run_dir: Path, process: subprocess.Popen[bytes]) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_a_run_in_order_and_says_how_to_go_on(number, code, tmp_path, tiny_data_dir):
     with subprocess.Popen(
-        command(tmp_path, tiny_data_dir, "--epochs", "400"),
+        [sys.executable, *command(tmp_path, tiny_data_dir, "--epochs", "400")],
         cwd=REPOSITORY,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -64,7 +55,7 @@ def test_a_signal_ends_a_run_in_order_and_says_how_to_go_on(number, code, tmp_pa
     assert status.startswith("interrupted")
     saved, _ = load_newest_state(tmp_path / "run")
     rest = ("--resume", "--epochs", str(saved.step // 16 + 1))
-    resumed = train(tmp_path, tiny_data_dir, *rest)
+    resumed = run(*command(tmp_path, tiny_data_dir, *rest))
     assert resumed.returncode == 0
     assert "Resuming" in resumed.stdout
 

@@ -1,10 +1,7 @@
-"""Several processes that train as one, started by torchrun as a user would."""
+"""Several processes that train as one; tests/faults starts them with torchrun too."""
 
-import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,25 +11,9 @@ from resnet_cifar100.data.loader import Split, TrainLoader
 from resnet_cifar100.engine.record import load_record
 from resnet_cifar100.errors import ConfigError
 from resnet_cifar100.parallel import _name_of_this_start, process_group
-from tests.conftest import REPOSITORY
-from tests.test_interrupt import command
+from tests.faults.training import ends_of, settings, start_together
 
 CPU = torch.device("cpu")
-
-
-def torchrun(processes: int, folder: Path, data_dir: Path, *more: str) -> str:
-    """Train in so many processes; return what they printed."""
-    _, script, *flags = command(folder, data_dir, *more)
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    run = subprocess.run(
-        [sys.executable, *launcher, script, *flags],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert run.returncode == 0, run.stdout + run.stderr
-    return run.stdout
 
 
 def batches_of(rank: int, world_size: int, monkeypatch: pytest.MonkeyPatch):
@@ -82,14 +63,13 @@ def test_processes_find_those_that_live_whatever_dead_ones_have_left(monkeypatch
     assert names != again
 
 
-@pytest.mark.slow
 def test_two_processes_learn_as_one_does(tmp_path, tiny_data_dir):
     """Norms see half a batch each, so that the losses agree closely and not to the bit."""
+    config = settings(tiny_data_dir, batch_size=100, augment=(), dropout=0.0, stochastic_depth=0.0)
     losses = {}
     for processes in (1, 2):
         folder = tmp_path / str(processes)
-        printed = torchrun(processes, folder, tiny_data_dir, "--batch-size", "100")
-        assert printed.count("epoch   4/4") == 1  # the main process alone speaks
+        assert not any(ends_of(start_together(config, folder, processes=processes)))
         record = load_record(folder / "run")
         assert record.steps_per_epoch == 4
         losses[processes] = [row["train/loss"] for row in record.history.epochs]

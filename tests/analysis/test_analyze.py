@@ -160,7 +160,9 @@ def test_the_logits_are_those_of_the_network_on_the_test_images(stored, bundle, 
     assert np.array_equal(stored["labels"], dataset.test.labels)
 
 
-def test_the_metrics_are_those_of_scikit_learn(metrics, stored, dataset):
+def test_the_metrics_follow_from_the_logits_and_most_are_those_of_scikit_learn(
+    metrics, stored, dataset
+):
     labels, predicted, logits = (stored[name] for name in ("labels", "predicted", "logits"))
     coarse, every = np.array(dataset.fine_to_coarse), range(100)
     precision, recall, f1, _ = sklearn.metrics.precision_recall_fscore_support(

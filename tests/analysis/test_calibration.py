@@ -12,12 +12,8 @@ from resnet_cifar100.analysis.calibration import (
     fit_class_means,
     fit_temperature,
 )
-from resnet_cifar100.bundle import load_bundle
-from resnet_cifar100.config import SHIPPED_MODEL, Config
-from resnet_cifar100.data.cifar100 import load_dataset
 from resnet_cifar100.data.loader import Split
 from resnet_cifar100.judge import Judge, strangeness
-from tests.conftest import REPOSITORY
 
 
 def drawn(count: int = 20_000) -> tuple[torch.Tensor, torch.Tensor]:
@@ -74,41 +70,36 @@ def noise(count: int, seed: int) -> Split:
     return Split(images, torch.arange(count) % 100)
 
 
-@pytest.fixture(scope="module")
-def bundle():
-    return load_bundle(REPOSITORY / SHIPPED_MODEL)
-
-
-def test_the_class_means_are_those_of_a_slow_loop(bundle):
+def test_the_class_means_are_those_of_a_slow_loop(shipped):
     split = noise(150, 0)
-    means = fit_class_means(bundle, split)
+    means = fit_class_means(shipped, split)
     for label in (0, 49, 50, 99):
         with torch.no_grad():
-            chosen = bundle.preprocess(split.images[split.labels == label])
-            mean = bundle.model.forward_features(chosen).mean(dim=0)
+            chosen = shipped.preprocess(split.images[split.labels == label])
+            mean = shipped.model.forward_features(chosen).mean(dim=0)
         assert torch.allclose(means[label], mean / mean.norm(), atol=1e-5)
 
 
-def test_the_limit_lets_the_stated_share_of_held_out_images_pass(bundle):
+def test_the_limit_lets_the_stated_share_of_held_out_images_pass(shipped):
     train, held_out = noise(100, 1), noise(60, 2)
-    calibration = fit_calibration(bundle, train, held_out, "a test")
-    judge = Judge(dataclasses.replace(bundle, calibration=calibration)).eval()
+    calibration = fit_calibration(shipped, train, held_out, "a test")
+    judge = Judge(dataclasses.replace(shipped, calibration=calibration)).eval()
     with torch.no_grad():
         probs, distances = judge(held_out.images)
     passed = distances <= calibration.most_strangeness
     assert float(passed.float().mean()) == pytest.approx(KNOWN_SHARE, abs=0.02)
-    expected = (bundle.logits(held_out.images) / calibration.temperature).softmax(dim=1)
+    expected = (shipped.logits(held_out.images) / calibration.temperature).softmax(dim=1)
     assert torch.allclose(probs, expected, atol=1e-5)
     assert calibration.source == "a test"
 
 
-def test_the_shipped_weights_know_their_data_and_noise_apart(bundle, real_data_dir):
-    assert bundle.calibration.most_strangeness is not None
-    judge = Judge(bundle).eval()
-    pictures = load_dataset(Config(data_dir=real_data_dir)).test.images[:500]
+def test_the_shipped_weights_know_their_data_and_noise_apart(shipped, real_dataset):
+    assert shipped.calibration.most_strangeness is not None
+    judge = Judge(shipped).eval()
+    pictures = real_dataset.test.images[:500]
     with torch.no_grad():
         shares = [
-            float((judge(images)[1] <= bundle.calibration.most_strangeness).float().mean())
+            float((judge(images)[1] <= shipped.calibration.most_strangeness).float().mean())
             for images in (pictures, noise(200, 3).images)
         ]
     assert shares[0] > 0.9

@@ -3,19 +3,8 @@ import torch
 import torch.nn.functional as F
 
 from resnet_cifar100.analysis.gradcam import grad_cam
-from resnet_cifar100.bundle import Bundle
-from resnet_cifar100.config import ModelConfig
-from resnet_cifar100.constants import FINE_TO_COARSE
-from resnet_cifar100.data.transforms import Preprocess
-from resnet_cifar100.models.factory import create_model
-from tests.names import COARSE_NAMES, FINE_NAMES
-
-
-def bundle_of(name: str) -> Bundle:
-    torch.manual_seed(0)
-    config = ModelConfig(name=name, dropout=0.1, image_size=32)
-    names = (FINE_NAMES, COARSE_NAMES, FINE_TO_COARSE)
-    return Bundle(config, create_model(config).eval(), Preprocess(32), *names, provenance={})
+from resnet_cifar100.config import Config
+from tests.bundles import untrained
 
 
 def images(count: int) -> torch.Tensor:
@@ -25,7 +14,7 @@ def images(count: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("name", ["resnet20", "resnet20v2", "speednet", "resnet44v2"])
 def test_every_network_has_heat_maps(name):
-    bundle = bundle_of(name)
+    bundle = untrained(Config(model=name))
     classes = torch.tensor([3, 50])
     heat = grad_cam(bundle, images(2), classes)
     assert heat.shape == (2, 32, 32)
@@ -40,7 +29,7 @@ def test_every_network_has_heat_maps(name):
 
 @pytest.mark.parametrize("name", ["resnet20v2", "speednet"])
 def test_it_is_the_weighted_sum_of_the_paper(name):
-    bundle = bundle_of(name)
+    bundle = untrained(Config(model=name))
     model, picture, label = bundle.model, images(1), 42
     first = model.stem(bundle.preprocess(picture))
     if name == "speednet":

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import sklearn.metrics
@@ -6,16 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from resnet_cifar100.analysis.predictions import Predictions, predict_split
-from resnet_cifar100.bundle import Bundle, Calibration
-from resnet_cifar100.config import ModelConfig
-from resnet_cifar100.constants import FINE_TO_COARSE
+from resnet_cifar100.bundle import Calibration
+from resnet_cifar100.config import Config
 from resnet_cifar100.data.loader import Split
-from resnet_cifar100.data.transforms import Preprocess
 from resnet_cifar100.engine.evaluate import EVAL_BATCH_SIZE
 from resnet_cifar100.errors import CheckpointError
-from resnet_cifar100.models.factory import create_model
 from tests import reference
-from tests.names import COARSE_NAMES, FINE_NAMES
+from tests.bundles import untrained
 
 
 def drawn(count: int = 300, classes: int = 10, temperature: float = 1.7) -> Predictions:
@@ -99,12 +98,8 @@ def test_a_file_that_cannot_be_written_is_one_sentence(tmp_path):
 
 
 def test_a_split_is_predicted_image_by_image_in_its_order():
-    torch.manual_seed(0)
-    config = ModelConfig(name="resnet8x4_s2", dropout=0.5, image_size=8)
-    names = (FINE_NAMES, COARSE_NAMES, FINE_TO_COARSE)
-    model = create_model(config).eval()
-    calibration = Calibration(temperature=0.5)
-    bundle = Bundle(config, model, Preprocess(8), *names, provenance={}, calibration=calibration)
+    bundle = untrained(Config(model="resnet8x4_s2", dropout=0.5, image_size=8))
+    bundle = dataclasses.replace(bundle, calibration=Calibration(temperature=0.5))
     count = EVAL_BATCH_SIZE + 7
     images = torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8)
     predictions = predict_split(bundle, Split(images, torch.arange(count) % 100))

@@ -6,53 +6,32 @@ from PIL import Image
 
 from resnet_cifar100.analysis.figures import save_curves
 from resnet_cifar100.analysis.logbook import publish_run
-from resnet_cifar100.config import Config
 from resnet_cifar100.engine.log_page import render_markdown
 from resnet_cifar100.engine.record import RunRecord, load_record
-from resnet_cifar100.engine.state import History
 from resnet_cifar100.errors import CheckpointError, ConfigError
 from tests.conftest import REPOSITORY
+from tests.records import record_of
 
 
-def record_of(epochs: int, *, split: str = "test", title: str = "CIFAR-100") -> RunRecord:
-    rows = [
-        {
-            "epoch": epoch,
-            "step": 10 * (epoch + 1),
-            "train/loss": 4 / (epoch + 1),
-            "train/top1": 0.1 * epoch,
-            f"{split}/loss": 4.1 / (epoch + 1),
-            f"{split}/top1": 0.09 * epoch,
-            f"{split}/top5": 0.2 * epoch,
-            "lr": 0.1,
-            "train_seconds": 60.0 * (epoch + 1),
-            "speed/images_per_s": 21.3,
-        }
-        for epoch in range(epochs)
-    ]
-    points = [
+def run_of(epochs: int, **changes: str) -> RunRecord:
+    """Return a run of four epochs after some of them."""
+    shares = [0.1 * epoch for epoch in range(epochs)]
+    status = "finished" if epochs == 4 else "running"
+    record = record_of(shares, shares, status=status, epochs=4, **changes)
+    record.history.steps.extend(
         {"step": step, "train/loss": 40 / step, "lr": 0.1, "train_seconds": 6.0 * step}
         for step in range(5, 10 * epochs + 1, 5)
-    ]
-    return RunRecord(
-        config=Config(epochs=4, val_size=5000 if split == "val" else 0),
-        environments=[{"torch": "2.13.0"}],
-        title=title,
-        parameters=5_940_356,
-        multiply_adds=441_312_256,
-        steps_per_epoch=10,
-        status="finished" if epochs == 4 else "running",
-        history=History(rows, points, 60.0 * epochs),
-        result={"test/top1": 0.27, "test/top5": 0.6, "test/loss": 1.0, "epoch": 3, "chosen_by": "x"}
-        if epochs == 4
-        else None,
     )
+    if epochs == 4:
+        result = {"test/top1": 0.27, "test/top5": 0.6, "test/loss": 1.0, "epoch": 3}
+        record.result = {**result, "chosen_by": "x"}
+    return record
 
 
 @pytest.mark.parametrize("split", ["test", "val"])
 @pytest.mark.parametrize("epochs", [0, 1, 4])
 def test_a_run_can_be_drawn_at_any_stage(epochs, split, tmp_path):
-    save_curves(record_of(epochs, split=split), tmp_path / "curves.png")
+    save_curves(run_of(epochs, split=split), tmp_path / "curves.png")
     pixels = np.asarray(Image.open(tmp_path / "curves.png"))
     assert pixels.shape[1] > 1000
     assert pixels.std() > 10  # something is drawn
@@ -61,34 +40,34 @@ def test_a_run_can_be_drawn_at_any_stage(epochs, split, tmp_path):
 @pytest.mark.parametrize("split", ["test", "val"])
 @pytest.mark.parametrize("epochs", [0, 1, 4])
 def test_a_record_survives_the_disk_and_gives_the_same_page(epochs, split, tmp_path):
-    record = record_of(epochs, split=split)
+    record = run_of(epochs, split=split)
     record.save(tmp_path)
     assert load_record(tmp_path) == record
     assert render_markdown(load_record(tmp_path)) == render_markdown(record)
 
 
 def test_a_page_says_what_chose_the_weights_and_what_did_not():
-    page = render_markdown(record_of(4))
+    page = render_markdown(run_of(4))
     assert "**27.00%**" in page
     assert "chooses nothing" in page
-    assert "Best val top-1" in render_markdown(record_of(4, split="val"))
+    assert "Best val top-1" in render_markdown(run_of(4, split="val"))
 
 
 def test_a_page_of_drawn_data_says_so_at_the_top():
-    page = render_markdown(record_of(1, title="SYNTHETIC"))
+    page = render_markdown(run_of(1, title="SYNTHETIC"))
     assert "SYNTHETIC" in page.splitlines()[0]
     assert "not CIFAR-100" in page
 
 
 def test_a_running_page_tells_the_time_left():
-    assert "about 0:03:00 of training left" in render_markdown(record_of(1))
+    assert "about 0:03:00 of training left" in render_markdown(run_of(1))
 
 
 def test_only_finished_runs_are_published_and_never_over_another(tmp_path):
-    record_of(1).save(tmp_path / "running")
+    run_of(1).save(tmp_path / "running")
     with pytest.raises(CheckpointError, match="not finished"):
         publish_run(tmp_path / "running", "x", tmp_path)
-    record_of(4).save(tmp_path / "done")
+    run_of(4).save(tmp_path / "done")
     publish_run(tmp_path / "done", "x", tmp_path)
     with pytest.raises(ConfigError, match="never overwritten"):
         publish_run(tmp_path / "done", "x", tmp_path)
@@ -96,7 +75,7 @@ def test_only_finished_runs_are_published_and_never_over_another(tmp_path):
 
 @pytest.mark.parametrize("damage", ["missing", "cut", "other"])
 def test_a_folder_without_a_record_is_refused(damage, tmp_path):
-    record_of(4).save(tmp_path)
+    run_of(4).save(tmp_path)
     path = tmp_path / "run.json"
     if damage == "missing":
         path.unlink()

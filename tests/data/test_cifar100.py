@@ -225,9 +225,9 @@ def test_the_environment_names_a_second_place(official_folder, tmp_path, monkeyp
     assert find_cifar100(tmp_path / "empty") == tmp_path / FOLDER
 
 
-def test_the_official_files_are_what_the_constants_say(real_data_dir):
-    folder = find_cifar100(real_data_dir)
-    data = read_dataset(folder, title="CIFAR-100")
+def test_the_official_files_are_what_the_constants_say(real_dataset):
+    data = real_dataset
+    assert data.title == "CIFAR-100"
     assert data.fine_names == FINE_NAMES
     assert data.coarse_names == COARSE_NAMES
     assert data.fine_to_coarse == FINE_TO_COARSE

@@ -1,11 +1,8 @@
 import numpy as np
 from PIL import Image
 
-from resnet_cifar100.bundle import load_bundle
-from resnet_cifar100.config import SHIPPED_MODEL
 from resnet_cifar100.data.drawings import DRAWINGS, write_drawings
 from resnet_cifar100.data.images import load_image
-from tests.conftest import REPOSITORY
 from tests.names import FINE_NAMES
 
 
@@ -19,12 +16,12 @@ def test_the_drawings_are_pictures_and_always_the_same(tmp_path):
         assert path.read_bytes() == again.read_bytes()
 
 
-def test_the_network_recognises_what_is_drawn(tmp_path):
+def test_the_network_recognises_what_is_drawn(tmp_path, shipped):
     import torch
 
     paths = {path.stem.removeprefix("drawn_"): path for path in write_drawings(tmp_path)}
     images = np.stack([load_image(path) for path in paths.values()]).transpose(0, 3, 1, 2)
-    logits = load_bundle(REPOSITORY / SHIPPED_MODEL).logits(torch.from_numpy(images))
+    logits = shipped.logits(torch.from_numpy(images))
     seen = [FINE_NAMES[index] for index in logits.argmax(dim=1)]
     known = [(name, saw) for name, saw in zip(paths, seen, strict=True) if name in FINE_NAMES]
     assert len(known) == 7

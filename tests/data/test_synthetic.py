@@ -206,7 +206,6 @@ def test_a_folder_that_exists_is_refused_and_kept(tmp_path: Path) -> None:
     assert file_bytes(tmp_path) == {"train": b"somebody's own"}
 
 
-@pytest.mark.slow
 def test_a_linear_model_on_pixels_stays_under_thirty_percent(tmp_path: Path) -> None:
     """Ridge regression on 10,000 pictures, solved exactly, so that no optimizer is to blame."""
     write_synthetic(tmp_path / "data", train_per_class=100, test_per_class=20)

@@ -82,10 +82,7 @@ def test_resizing_agrees_with_pillow(size):
     assert np.abs(ours - theirs).max() <= 1.0  # Pillow rounds to whole numbers, twice
 
 
-def test_the_mean_and_deviation_are_those_of_the_training_images(real_data_dir):
-    from resnet_cifar100.data.cifar100 import find_cifar100, read_dataset
-
-    images = read_dataset(find_cifar100(real_data_dir), title="CIFAR-100").train.images
-    values = images.transpose(0, 1).reshape(3, -1).double() / 255
+def test_the_mean_and_deviation_are_those_of_the_training_images(real_dataset):
+    values = real_dataset.train.images.transpose(0, 1).reshape(3, -1).double() / 255
     assert torch.allclose(values.mean(1), torch.tensor(MEAN).double(), atol=1e-4)
     assert torch.allclose(values.std(1), torch.tensor(STD).double(), atol=1e-4)

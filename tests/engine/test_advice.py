@@ -7,40 +7,10 @@ import pytest
 from resnet_cifar100.config import Config
 from resnet_cifar100.engine.advice import advise, find_plateau, smoothed
 from resnet_cifar100.engine.log_page import render_markdown
-from resnet_cifar100.engine.record import RunRecord, load_record
-from resnet_cifar100.engine.state import History
+from resnet_cifar100.engine.record import load_record
 from resnet_cifar100.markdown import duration
 from tests.conftest import REPOSITORY
-
-
-def record_of(train, held, *, split="test", lrs=None, status="finished", **settings):
-    """A run with these top-1 after each epoch."""
-    lrs = lrs or [0.1] * len(train)
-    rows = [
-        {
-            "epoch": epoch,
-            "step": epoch + 1,
-            "train/loss": 1.0,
-            "train/top1": own,
-            f"{split}/loss": 1.0,
-            f"{split}/top1": other,
-            f"{split}/top5": 1.0,
-            "lr": lr,
-            "train_seconds": 60.0 * (epoch + 1),
-            "speed/images_per_s": 1.0,
-        }
-        for epoch, (own, other, lr) in enumerate(zip(train, held, lrs, strict=True))
-    ]
-    return RunRecord(
-        config=Config(val_size=5000 if split == "val" else 0, **settings),
-        environments=[{}],
-        title="CIFAR-100",
-        parameters=1,
-        multiply_adds=1,
-        steps_per_epoch=1,
-        status=status,
-        history=History(rows, [], 1.0),
-    )
+from tests.records import record_of
 
 
 def documented_run():

@@ -6,20 +6,9 @@ import pytest
 import torch
 
 from resnet_cifar100 import storage
-from resnet_cifar100.data.cifar100 import training_splits
-from resnet_cifar100.data.loader import TrainLoader
 from resnet_cifar100.engine.checkpoint import load_newest_state, save_state
-from resnet_cifar100.engine.state import TrainState, create_state
 from resnet_cifar100.errors import CheckpointError, NonFiniteError
-from resnet_cifar100.runtime import create_runtime
-
-
-def state_at(step, config, dataset) -> TrainState:
-    train, _ = training_splits(dataset, config)
-    loader = TrainLoader(train, config)
-    state = create_state(config, create_runtime(config), loader)
-    state.step = step
-    return state
+from tests.states import state_at
 
 
 @pytest.fixture

@@ -10,18 +10,15 @@ from torch import nn
 
 from resnet_cifar100.bundle import load_bundle
 from resnet_cifar100.config import ModelConfig
-from resnet_cifar100.data.cifar100 import training_splits
-from resnet_cifar100.data.loader import TrainLoader
 from resnet_cifar100.engine import trainer
 from resnet_cifar100.engine.checkpoint import load_newest_state
 from resnet_cifar100.engine.ema import Ema
-from resnet_cifar100.engine.state import create_state
 from resnet_cifar100.engine.stop import Stop
 from resnet_cifar100.engine.trainer import fit, recalibrate_average
 from resnet_cifar100.errors import InterruptedRunError
 from resnet_cifar100.models.factory import create_model
-from resnet_cifar100.runtime import create_runtime
-from tests.engine.test_resume import fingerprint
+from tests.interruptions import fingerprint
+from tests.states import begun
 
 MODELS = {
     "resnet8x4_s2": {"squeeze_excitation": True, "stochastic_depth": 0.5},
@@ -141,18 +138,17 @@ def test_an_image_left_over_for_a_last_batch_is_no_fault(tiny_config, tiny_datas
     """At this size of images the last norms see one pixel of it, which has no variance."""
     monkeypatch.setattr(trainer, "EVAL_BATCH_SIZE", 50)
     config = dataclasses.replace(tiny_config, ema_images=101)
-    train, _ = training_splits(tiny_dataset, config)
-    state = create_state(config, create_runtime(config), TrainLoader(train, config))
-    recalibrate_average(state, train.images, Stop(0))
+    state, loader = begun(config, tiny_dataset)
+    recalibrate_average(state, loader.split.images, Stop(0))
     for name, norm in norms_of(state.ema.model).items():
         assert torch.isfinite(norm.running_var).all(), name
 
 
 def test_a_run_told_to_stop_while_it_measures_statistics_measures_them_again(
-    tiny_config, tiny_dataset, tmp_path, console, monkeypatch
+    tiny_config, tiny_dataset, tmp_path, console, monkeypatch, straight
 ):
     config = dataclasses.replace(tiny_config, epochs=2, ema_images=150)
-    fit(config, tiny_dataset, tmp_path / "straight", console)
+    expected = straight(config).fingerprint
     complete = Ema.recalibrate
 
     def recalibrate(average, batches):
@@ -164,18 +160,17 @@ def test_a_run_told_to_stop_while_it_measures_statistics_measures_them_again(
         with pytest.raises(InterruptedRunError, match=r"stopped at step 8 of .*, and saved"):
             fit(config, tiny_dataset, tmp_path / "stopped", console)
     fit(config, tiny_dataset, tmp_path / "stopped", console)
-    assert fingerprint(tmp_path / "stopped") == fingerprint(tmp_path / "straight")
+    assert fingerprint(tmp_path / "stopped") == expected
 
 
 def test_the_result_of_a_run_is_the_average_with_statistics_of_its_own(
-    tiny_config, tiny_dataset, tmp_path, console
+    tiny_config, tiny_dataset, straight
 ):
-    config = dataclasses.replace(tiny_config, epochs=2, ema_images=150)
-    record = fit(config, tiny_dataset, tmp_path / "run", console)
-    bundle = load_bundle(config.checkpoint_path)
+    folder, record, _ = straight(dataclasses.replace(tiny_config, epochs=2, ema_images=150))
+    bundle = load_bundle(folder / "best_model.pth")
     images = bundle.preprocess(tiny_dataset.train.images[:150])
     assert_has_statistics(bundle.model, statistics_by_hand(bundle.model, [images]))
-    saved, _ = load_newest_state(tmp_path / "run")
+    saved, _ = load_newest_state(folder / "run")
     for name, tensor in bundle.model.state_dict().items():
         assert torch.equal(tensor, saved.tensors[f"ema.{name}"]), name
     assert record.result["test/top1"] == record.history.epochs[-1]["test/top1"]

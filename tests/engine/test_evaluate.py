@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from resnet_cifar100.bundle import Bundle, load_bundle, save_bundle
+from resnet_cifar100.bundle import load_bundle, save_bundle
 from resnet_cifar100.cli import main
-from resnet_cifar100.data.transforms import Preprocess
 from resnet_cifar100.engine.evaluate import with_mirror
-from resnet_cifar100.models.factory import create_model
+from tests.bundles import untrained
 from tests.reference import cross_entropy
 
 
@@ -37,24 +36,9 @@ def test_with_the_mirror_logits_are_the_mean_of_both_views(dtype):
 
 
 @pytest.fixture
-def network(tiny_config, tiny_dataset):
+def network(tiny_config):
     """The file of an untrained network, as a run on drawn data would have left it."""
-    torch.manual_seed(0)
-    bundle = Bundle(
-        model_config=tiny_config.model_config,
-        model=create_model(tiny_config.model_config).eval(),
-        preprocess=Preprocess(tiny_config.image_size),
-        fine_names=tiny_dataset.fine_names,
-        coarse_names=tiny_dataset.coarse_names,
-        fine_to_coarse=tiny_dataset.fine_to_coarse,
-        provenance={
-            "dataset": "SYNTHETIC",
-            "metrics": {},
-            "config": tiny_config.to_json(),
-            "environment": {},
-        },
-    )
-    save_bundle(bundle, tiny_config.checkpoint_path)
+    save_bundle(untrained(tiny_config), tiny_config.checkpoint_path)
     return tiny_config.checkpoint_path
 
 

@@ -7,15 +7,12 @@ import torch
 from torch import nn
 
 from resnet_cifar100.config import Config, ModelConfig
-from resnet_cifar100.data.cifar100 import training_splits
-from resnet_cifar100.data.loader import TrainLoader
 from resnet_cifar100.engine.optim import Muon, create_optimizers, orthogonalize
 from resnet_cifar100.engine.schedule import lr_scale_at
-from resnet_cifar100.engine.state import create_state
 from resnet_cifar100.engine.step import train_step
 from resnet_cifar100.models.factory import create_model
-from resnet_cifar100.runtime import create_runtime
 from tests.reference import muon_step, orthogonalized
+from tests.states import begun
 
 SHAPES = [(1, 16, 16), (3, 24, 96), (2, 96, 24), (4, 1, 9), (1, 64, 576)]
 MODELS = ["resnet8x4_s2", "speednet"]
@@ -177,9 +174,7 @@ def test_norms_and_biases_shrink_only_where_asked(decay_norms, optimizer):
 
 def test_each_step_sets_the_rates_of_both_optimizers(speedy_config, tiny_dataset):
     config = dataclasses.replace(speedy_config, muon_lr=0.3, lr=2.0)
-    train, _ = training_splits(tiny_dataset, config)
-    loader = TrainLoader(train, config)
-    state = create_state(config, create_runtime(config), loader)
+    state, loader = begun(config, tiny_dataset)
     for images, labels in loader.batches(0):
         scale = lr_scale_at(state.step, config, steps_per_epoch=8)
         train_step(state, images, labels)

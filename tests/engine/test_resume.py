@@ -1,9 +1,8 @@
 """A run that was stopped anywhere and resumed ends with the bits of one that was not."""
 
 import dataclasses
-import hashlib
-import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -20,45 +19,19 @@ from resnet_cifar100.engine.state import TrainState
 from resnet_cifar100.engine.step import train_step
 from resnet_cifar100.engine.trainer import fit
 from resnet_cifar100.errors import CheckpointError, ConfigError, InterruptedRunError
+from tests.interruptions import StoppedError, fingerprint, stop_at
 
 STEM_BIAS, FIRST_FILTERS = "optimizer.1.", "optimizer.2."  # the buffers of SGD and of Muon
 
 
-class StoppedError(Exception):
-    """Stands for a kill: nothing in the program catches it."""
-
-
-def fingerprint(run_dir: Path) -> str:
-    """Hash every tensor of the newest state, and every row of the history but for the timings."""
-    saved, _ = load_newest_state(run_dir)
-    digest = hashlib.sha256(str(saved.step).encode())
-    for name, tensor in sorted(saved.tensors.items()):
-        digest.update(name.encode() + tensor.numpy().tobytes())
-    timings = {"train_seconds", "speed/images_per_s"}
-    for row in [*saved.history.epochs, *saved.history.steps]:
-        digest.update(json.dumps({k: v for k, v in row.items() if k not in timings}).encode())
-    return digest.hexdigest()
+@pytest.fixture
+def uninterrupted(tiny_config, straight) -> str:
+    return straight(tiny_config).fingerprint
 
 
 @pytest.fixture
-def uninterrupted(tiny_config, tiny_dataset, tmp_path, console) -> str:
-    fit(tiny_config, tiny_dataset, tmp_path / "straight", console)
-    return fingerprint(tmp_path / "straight")
-
-
-@pytest.fixture
-def speedy_uninterrupted(speedy_config, tiny_dataset, tmp_path, console) -> str:
-    fit(speedy_config, tiny_dataset, tmp_path / "straight", console)
-    return fingerprint(tmp_path / "straight")
-
-
-def stop_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
-    def step_or_stop(state, images, labels):
-        if state.step == step:
-            raise StoppedError
-        train_step(state, images, labels)
-
-    monkeypatch.setattr(trainer, "train_step", step_or_stop)
+def speedy_uninterrupted(speedy_config, straight) -> str:
+    return straight(speedy_config).fingerprint
 
 
 @pytest.mark.parametrize("step", [1, 7, 8, 13, 23])
@@ -154,8 +127,10 @@ def test_a_signal_saves_the_step_and_the_run_goes_on_from_there(
     assert fingerprint(tmp_path / "signalled") == uninterrupted
 
 
-def test_more_epochs_may_be_asked_for_and_it_is_said(tiny_config, tiny_dataset, tmp_path, console):
-    fit(tiny_config, tiny_dataset, tmp_path / "run", console)
+def test_more_epochs_may_be_asked_for_and_it_is_said(
+    tiny_config, tiny_dataset, tmp_path, console, straight
+):
+    shutil.copytree(straight(tiny_config).folder / "run", tmp_path / "run")
     longer = dataclasses.replace(tiny_config, epochs=4)
     with console.capture() as output:
         record = fit(longer, tiny_dataset, tmp_path / "run", console)
@@ -168,18 +143,13 @@ def test_more_epochs_may_be_asked_for_and_it_is_said(tiny_config, tiny_dataset, 
     [{"lr": 0.01}, {"seed": 1}, {"batch_size": 40}, {"model": "resnet20"}, {"weight_decay": 0.1}],
 )
 def test_a_setting_that_changes_what_is_learned_is_refused(
-    change, tiny_config, tiny_dataset, tmp_path, console
+    change, tiny_config, tiny_dataset, tmp_path, console, straight
 ):
-    fit(dataclasses.replace(tiny_config, epochs=2), tiny_dataset, tmp_path / "run", console)
-    before = fingerprint(tmp_path / "run")
+    before = straight(tiny_config)
+    shutil.copytree(before.folder / "run", tmp_path / "run")
     with pytest.raises(CheckpointError, match=next(iter(change))):
-        fit(
-            dataclasses.replace(tiny_config, epochs=2, **change),
-            tiny_dataset,
-            tmp_path / "run",
-            console,
-        )
-    assert fingerprint(tmp_path / "run") == before
+        fit(dataclasses.replace(tiny_config, **change), tiny_dataset, tmp_path / "run", console)
+    assert fingerprint(tmp_path / "run") == before.fingerprint
 
 
 def test_a_run_killed_before_its_first_save_starts_again_and_says_so(
@@ -209,7 +179,6 @@ def test_fewer_epochs_than_are_begun_are_refused(
     assert len(record.history.epochs) == 2
 
 
-@pytest.mark.slow
 def test_a_compiled_run_resumes_to_the_same_bits(
     tiny_config, tiny_dataset, tmp_path, console, monkeypatch
 ):
@@ -225,10 +194,13 @@ def test_a_compiled_run_resumes_to_the_same_bits(
     assert fingerprint(tmp_path / "killed") == fingerprint(tmp_path / "straight")
 
 
-def test_a_finished_run_resumes_to_its_result(tiny_config, tiny_dataset, tmp_path, console):
-    first = fit(tiny_config, tiny_dataset, tmp_path / "run", console)
+def test_a_finished_run_resumes_to_its_result(
+    tiny_config, tiny_dataset, tmp_path, console, straight
+):
+    first = straight(tiny_config)
+    shutil.copytree(first.folder / "run", tmp_path / "run")
     again = fit(tiny_config, tiny_dataset, tmp_path / "run", console)
-    assert again.result == first.result
+    assert again.result == first.record.result
     assert len(again.history.epochs) == 3
 
 
@@ -243,12 +215,10 @@ def test_a_second_writer_is_refused(tiny_config, tiny_dataset, tmp_path, console
     fit(config, tiny_dataset, tmp_path / "run", console)
 
 
-def test_the_best_model_is_the_average_that_was_measured(
-    tiny_config, tiny_dataset, tmp_path, console
-):
-    record = fit(tiny_config, tiny_dataset, tmp_path / "run", console)
-    saved, _ = load_newest_state(tmp_path / "run")
-    bundle = load_bundle(tiny_config.checkpoint_path)
+def test_the_best_model_is_the_average_that_was_measured(tiny_config, straight):
+    folder, record, _ = straight(tiny_config)
+    saved, _ = load_newest_state(folder / "run")
+    bundle = load_bundle(folder / "best_model.pth")
     assert torch.equal(bundle.model.head.weight, saved.tensors["ema.head.weight"])
     assert record.result["test/top1"] == record.history.epochs[-1]["test/top1"]
     assert bundle.provenance["dataset"] == "SYNTHETIC"

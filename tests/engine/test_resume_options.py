@@ -7,7 +7,7 @@ import torch
 
 from resnet_cifar100.engine.checkpoint import load_newest_state
 from resnet_cifar100.engine.trainer import fit
-from tests.engine.test_resume import StoppedError, fingerprint, stop_at
+from tests.interruptions import StoppedError, fingerprint, stop_at
 
 
 @pytest.fixture
@@ -26,9 +26,9 @@ def rich_config(tiny_config):
 
 
 def test_a_run_of_every_option_killed_thrice_matches_an_uninterrupted_one(
-    rich_config, tiny_dataset, tmp_path, console, monkeypatch
+    rich_config, tiny_dataset, tmp_path, console, monkeypatch, straight
 ):
-    record = fit(rich_config, tiny_dataset, tmp_path / "straight", console)
+    _, record, expected = straight(rich_config)
     assert record.status == "finished"
     config = dataclasses.replace(rich_config, checkpoint_minutes=0)
     for step in (3, 8, 21):  # augmented, a new epoch with statistics just measured, plain
@@ -39,5 +39,5 @@ def test_a_run_of_every_option_killed_thrice_matches_an_uninterrupted_one(
         assert load_newest_state(tmp_path / "killed")[0].step == step
         torch.manual_seed(999)
     again = fit(config, tiny_dataset, tmp_path / "killed", console)
-    assert fingerprint(tmp_path / "killed") == fingerprint(tmp_path / "straight")
+    assert fingerprint(tmp_path / "killed") == expected
     assert again.result == record.result

@@ -10,15 +10,12 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import clip_grad_norm_
 
-from resnet_cifar100.data.cifar100 import training_splits
-from resnet_cifar100.data.loader import TrainLoader
 from resnet_cifar100.engine import step
 from resnet_cifar100.engine.optim import create_optimizers
 from resnet_cifar100.engine.sam import perturbed_weights
 from resnet_cifar100.engine.schedule import lr_scale_at
-from resnet_cifar100.engine.state import create_state
 from resnet_cifar100.engine.step import train_step, update
-from resnet_cifar100.runtime import create_runtime
+from tests.states import begun
 
 RADIUS = {False: 0.2, True: 2.0}  # by whether it is measured in units of each weight
 
@@ -49,9 +46,8 @@ def small_network():
 def begin(config, dataset, **changes):
     """Return the state before the first step, and the first batch."""
     config = dataclasses.replace(config, warmup_epochs=0, **changes)
-    train, _ = training_splits(dataset, config)
-    loader = TrainLoader(train, config)
-    return create_state(config, create_runtime(config), loader), next(loader.batches(0))
+    state, loader = begun(config, dataset)
+    return state, next(loader.batches(0))
 
 
 def loss_at(state, model, batch):

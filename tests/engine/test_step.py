@@ -5,23 +5,18 @@ import dataclasses
 import pytest
 import torch
 
-from resnet_cifar100.data.cifar100 import training_splits
-from resnet_cifar100.data.loader import TrainLoader
 from resnet_cifar100.engine import step
-from resnet_cifar100.engine.state import create_state
 from resnet_cifar100.engine.step import train_step
-from resnet_cifar100.runtime import create_runtime
+from tests.states import begun
 
 
 @pytest.fixture
 def losses_of_steps(tiny_config, tiny_dataset, monkeypatch):
     """Return a function from numbers of steps to the losses that one batch has in them.
 
-    The network takes no step, so that the losses differ in what is dropped alone.
+    The weights are put back after each step, so that the losses differ in what is dropped alone.
     """
-    train, _ = training_splits(tiny_dataset, tiny_config)
-    loader = TrainLoader(train, tiny_config)
-    state = create_state(tiny_config, create_runtime(tiny_config), loader)
+    state, loader = begun(tiny_config, tiny_dataset)
     images, labels = next(loader.batches(0))
     weights = {name: tensor.clone() for name, tensor in state.model.state_dict().items()}
 
@@ -40,13 +35,10 @@ def losses_of_steps(tiny_config, tiny_dataset, monkeypatch):
 
 
 def test_the_first_weights_depend_on_the_seed_alone(tiny_config, tiny_dataset):
-    train, _ = training_splits(tiny_dataset, tiny_config)
-    runtime, loader = create_runtime(tiny_config), TrainLoader(train, tiny_config)
-
     def first_weights(seed: int) -> torch.Tensor:
         torch.rand(seed + 1)  # something else is drawn before
-        config = dataclasses.replace(tiny_config, seed=seed)
-        return next(create_state(config, runtime, loader).model.parameters())
+        state, _ = begun(dataclasses.replace(tiny_config, seed=seed), tiny_dataset)
+        return next(state.model.parameters())
 
     assert torch.equal(first_weights(0), first_weights(0))
     assert not torch.equal(first_weights(0), first_weights(1))

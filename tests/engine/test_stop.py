@@ -14,7 +14,7 @@ from resnet_cifar100.engine.checkpoint import load_newest_state
 from resnet_cifar100.engine.step import train_step
 from resnet_cifar100.engine.trainer import fit
 from resnet_cifar100.errors import InterruptedRunError, NonFiniteError
-from tests.engine.test_resume import fingerprint
+from tests.interruptions import fingerprint
 
 
 @pytest.mark.parametrize(

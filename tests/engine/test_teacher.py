@@ -9,22 +9,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from resnet_cifar100.bundle import Bundle, load_bundle, save_bundle
+from resnet_cifar100.bundle import load_bundle, save_bundle
 from resnet_cifar100.config import Config
-from resnet_cifar100.constants import FINE_TO_COARSE
-from resnet_cifar100.data.cifar100 import training_splits
-from resnet_cifar100.data.loader import TrainLoader
-from resnet_cifar100.data.transforms import Preprocess
 from resnet_cifar100.engine.distill import load_teacher
-from resnet_cifar100.engine.state import create_state
 from resnet_cifar100.engine.step import train_step, update
 from resnet_cifar100.engine.trainer import fit
 from resnet_cifar100.errors import CheckpointError, ConfigError
-from resnet_cifar100.models.factory import create_model
 from resnet_cifar100.runtime import create_runtime
+from tests.bundles import untrained
 from tests.engine.test_distill import dkd_by_hand, kd_by_hand
-from tests.engine.test_resume import StoppedError, fingerprint, stop_at
-from tests.names import COARSE_NAMES, FINE_NAMES
+from tests.interruptions import StoppedError, fingerprint, stop_at
+from tests.states import begun
 
 
 @pytest.fixture
@@ -35,22 +30,7 @@ def teacher_path(tmp_path):
 
 def save_teacher(path, title="SYNTHETIC", **settings):
     config = Config(model="resnet8x4_s2", image_size=16, dropout=0.5, **settings)
-    torch.manual_seed(7)
-    bundle = Bundle(
-        model_config=config.model_config,
-        model=create_model(config.model_config).eval(),
-        preprocess=Preprocess(16),
-        fine_names=FINE_NAMES,
-        coarse_names=COARSE_NAMES,
-        fine_to_coarse=FINE_TO_COARSE,
-        provenance={
-            "dataset": title,
-            "metrics": {},
-            "config": config.to_json(),
-            "environment": {},
-        },
-    )
-    save_bundle(bundle, path)
+    save_bundle(untrained(config, seed=7, title=title), path)
     return path
 
 
@@ -91,14 +71,6 @@ def test_a_teacher_that_has_learned_what_is_held_out_is_refused(
             load(config)
 
 
-def begin(config, dataset):
-    train, _ = training_splits(dataset, config)
-    loader = TrainLoader(train, config)
-    runtime = create_runtime(config)
-    teacher = load_teacher(config, runtime, dataset.title)
-    return create_state(config, runtime, loader, teacher), loader
-
-
 @pytest.mark.parametrize("augment", [(), ("mixup",)], ids=["labels", "mixed"])
 @pytest.mark.parametrize("kind", ["kd", "dkd"])
 @pytest.mark.parametrize("share", [0.3, 1.0])
@@ -114,7 +86,7 @@ def test_the_loss_is_shared_out_between_labels_and_teacher(
         distillation_weight=share,
         temperature=2.0,
     )
-    state, loader = begin(config, tiny_dataset)
+    state, loader = begun(config, tiny_dataset)
     images, targets = next(loader.batches(0))
     logits = copy.deepcopy(state.model)(state.preprocess(images)).detach()
     taught = load_bundle(teacher_path).logits(images)
@@ -130,7 +102,7 @@ def test_the_loss_is_shared_out_between_labels_and_teacher(
 
 def test_the_teacher_stays_as_it_was(teacher_path, tiny_config, tiny_dataset):
     config = dataclasses.replace(tiny_config, teacher=teacher_path, sam_rho=0.1)
-    state, loader = begin(config, tiny_dataset)
+    state, loader = begun(config, tiny_dataset)
     teacher = state.teacher.forward
     state.model.train()
     for images, labels in itertools.islice(loader.batches(0), 3):

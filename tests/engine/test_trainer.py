@@ -7,24 +7,22 @@ import torch
 
 from resnet_cifar100.bundle import load_bundle
 from resnet_cifar100.data.cifar100 import training_splits
-from resnet_cifar100.data.loader import TrainLoader
 from resnet_cifar100.engine import step as step_module
 from resnet_cifar100.engine import trainer
 from resnet_cifar100.engine.checkpoint import load_newest_state
 from resnet_cifar100.engine.evaluate import evaluate
 from resnet_cifar100.engine.log_page import render_markdown
 from resnet_cifar100.engine.record import load_record
-from resnet_cifar100.engine.state import create_state
 from resnet_cifar100.engine.step import train_step, warm_up
 from resnet_cifar100.engine.trainer import fit
 from resnet_cifar100.errors import NonFiniteError
 from resnet_cifar100.models.speednet import SpeedNet
-from resnet_cifar100.runtime import create_runtime
+from tests.states import begun
 
 
-def test_a_run_leaves_its_record_in_every_form(tiny_config, tiny_dataset, tmp_path, console):
-    run_dir = tmp_path / "run"
-    record = fit(tiny_config, tiny_dataset, run_dir, console)
+def test_a_run_leaves_its_record_in_every_form(tiny_config, straight):
+    folder, record, _ = straight(tiny_config)
+    run_dir = folder / "run"
     rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     assert [row["epoch"] for row in rows] == [0, 1, 2]
     with (run_dir / "metrics.csv").open() as file:
@@ -37,14 +35,14 @@ def test_a_run_leaves_its_record_in_every_form(tiny_config, tiny_dataset, tmp_pa
     assert steps == [3, 6, 8, 9, 12, 15, 16, 18, 21, 24]
     assert json.loads((run_dir / "env.json").read_text())[0]["torch"] == str(torch.__version__)
     assert load_record(run_dir) == record
-    page = tiny_config.log_file.read_text()
+    page = (folder / "logs.md").read_text()
     assert page == render_markdown(record)
     assert "finished, 3 of 3 epochs" in page
     assert page.count("SYNTHETIC") >= 2
 
 
-def test_the_steps_of_an_epoch_average_to_its_loss(tiny_config, tiny_dataset, tmp_path, console):
-    history = fit(tiny_config, tiny_dataset, tmp_path / "run", console).history
+def test_the_steps_of_an_epoch_average_to_its_loss(tiny_config, straight):
+    history = straight(tiny_config).record.history
     sizes = [3, 3, 2]  # steps between the points of the first epoch
     points = [row["train/loss"] for row in history.steps[:3]]
     mean = sum(size * loss for size, loss in zip(sizes, points, strict=True)) / 8
@@ -181,9 +179,7 @@ def test_a_step_learns_a_batch_by_heart(tiny_config, tiny_dataset):
     config = dataclasses.replace(
         tiny_config, dropout=0.0, warmup_epochs=0, epochs=100, lr=0.1, crop_padding=0, flip=False
     )
-    train, _ = training_splits(tiny_dataset, config)
-    loader = TrainLoader(train, config)
-    state = create_state(config, create_runtime(config), loader)
+    state, loader = begun(config, tiny_dataset)
     images, labels = next(loader.batches(0))
     train_step(state, images, labels)
     (first,) = state.losses.read(0, 1)
@@ -199,9 +195,7 @@ def test_bf16_and_fp32_agree_on_a_step(tiny_config, tiny_dataset):
     losses = {}
     for precision in ("fp32", "bf16"):
         config = dataclasses.replace(tiny_config, dropout=0.0, precision=precision)
-        train, _ = training_splits(tiny_dataset, config)
-        loader = TrainLoader(train, config)
-        state = create_state(config, create_runtime(config), loader)
+        state, loader = begun(config, tiny_dataset)
         train_step(state, *next(loader.batches(0)))
         losses[precision] = state.losses.read(0, 1)[0]
     # bf16 keeps 8 bits: a loss near 4.6 may be off by about 1%.
@@ -225,9 +219,7 @@ def test_the_network_learns_on_small_images_first(speedy_config, tiny_dataset, t
 @pytest.mark.parametrize("name", ["tiny_config", "speedy_config"])
 def test_warming_up_leaves_no_trace(name, tiny_dataset, request):
     config = request.getfixturevalue(name)
-    train, _ = training_splits(tiny_dataset, config)
-    loader = TrainLoader(train, config)
-    state = create_state(config, create_runtime(config), loader)
+    state, loader = begun(config, tiny_dataset)
     images, labels = next(loader.batches(0))
     for step in range(2):
         before = {name: tensor.clone() for name, tensor in state.tensors().items()}
@@ -245,9 +237,7 @@ def test_warming_up_leaves_no_trace(name, tiny_dataset, request):
 def test_only_sizes_of_images_that_come_are_warmed_up(
     step, sizes, speedy_config, tiny_dataset, monkeypatch
 ):
-    train, _ = training_splits(tiny_dataset, speedy_config)
-    loader = TrainLoader(train, speedy_config)
-    state = create_state(speedy_config, create_runtime(speedy_config), loader)
+    state, loader = begun(speedy_config, tiny_dataset)
     state.step = step
     seen = []
     monkeypatch.setattr(step_module, "update", lambda *given: seen.append(given[-1]))
@@ -259,9 +249,7 @@ def test_a_step_that_cannot_be_captured_is_taken_as_it_is_and_the_run_says_so(
     speedy_config, tiny_dataset, monkeypatch
 ):
     """On a GPU; here the device is one by name alone."""
-    train, _ = training_splits(tiny_dataset, speedy_config)
-    loader = TrainLoader(train, speedy_config)
-    state = create_state(speedy_config, create_runtime(speedy_config), loader)
+    state, loader = begun(speedy_config, tiny_dataset)
     before = {name: tensor.clone() for name, tensor in state.tensors().items()}
     tried, left = [], []
 

@@ -1,17 +1,16 @@
 """A tiny network trained on drawn pictures, and its folders as `push` writes them."""
 
-import os
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from resnet_cifar100.errors import ExportError
+from resnet_cifar100.export.onnx import save_onnx
 from resnet_cifar100.export.web import fetch_runtime
 from tests.analysis.test_analyze import train
-from tests.conftest import REPOSITORY
+from tests.export.hub_server import HubServer
+from tests.processes import run
 
 
 @dataclass
@@ -22,27 +21,32 @@ class Released:
     output: str
 
 
-def run_command(*words: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess:
-    """Run a command of the project in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-m", "resnet_cifar100", *map(str, words)],
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", **environment},
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+@pytest.fixture(scope="session")
+def checkpoint(tiny_data_dir, tmp_path_factory) -> Path:
+    return train(tmp_path_factory.mktemp("trained"), tiny_data_dir, epochs=2) / "best_model.pth"
 
 
 @pytest.fixture(scope="session")
-def released(tiny_data_dir, tmp_path_factory) -> Released:
+def released(checkpoint, tmp_path_factory) -> Released:
     folder = tmp_path_factory.mktemp("released")
-    checkpoint = train(folder, tiny_data_dir, epochs=2) / "best_model.pth"
     words = ["push", "--repo", "tester/net", "--space", "--dry-run", "--out", "hub"]
-    done = run_command(*words, "--checkpoint-path", checkpoint, cwd=folder)
+    done = run("-m", "resnet_cifar100", *words, "--checkpoint-path", checkpoint, cwd=folder)
     assert done.returncode == 0, done.stderr
     return Released(checkpoint, folder / "hub/model", folder / "hub/space", done.stdout)
+
+
+@pytest.fixture(scope="session")
+def _running_hub():
+    with HubServer() as server:
+        yield server
+
+
+@pytest.fixture
+def hub(_running_hub) -> HubServer:
+    """A Hub that nobody has pushed to."""
+    for kept in ("repos", "requests", "faults", "objects"):
+        getattr(_running_hub, kept).clear()
+    return _running_hub
 
 
 @pytest.fixture(scope="session")
@@ -54,3 +58,11 @@ def runtime(tmp_path_factory) -> Path:
         if "check the network" not in str(error):
             raise
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def shipped_onnx(shipped, tmp_path_factory) -> Path:
+    """The network that comes with the repository as an ONNX file; nobody may write to it."""
+    path = tmp_path_factory.mktemp("shipped") / "model.onnx"
+    save_onnx(shipped, path)
+    return path

@@ -16,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 from tests.export.hub_store import Fault, HubError, Repo, entry_of, is_large
 
 USER = "tester"
+TOKEN = "hf_" + "fAkEtOkEn0123456789abcdefghijklmnop"[:34]
 
 API = r"/api/(?P<kind>model|dataset|space)s/(?P<name>[^/]+/[^/]+)"
 SITE = r"/(?:(?P<kind>dataset|space)s/)?(?P<name>[^/]+/[^/]+?)"
@@ -40,7 +41,7 @@ Request = namedtuple("Request", "method path status headers")
 class HubServer(ThreadingHTTPServer):
     """The Hub on a free loopback port; a context manager."""
 
-    def __init__(self, token="hf_loopback"):
+    def __init__(self, token=TOKEN):
         super().__init__(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.token = token

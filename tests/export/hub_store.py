@@ -1,7 +1,6 @@
 """What the stand-in for the Hugging Face Hub keeps: repositories, revisions, files."""
 
 import hashlib
-import os
 from collections import namedtuple
 from dataclasses import dataclass, field
 
@@ -81,12 +80,11 @@ def entry_of(path, content):
 
 
 def environment(server, folder):
-    """The environment of a client process that knows this Hub alone and keeps to this folder.
+    """The variables of a client process that knows this Hub alone and keeps to this folder.
 
     The client uploads through xet wherever hf_xet is installed, whatever the server says.
     """
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "HUGG"))}
     ours = {"ENDPOINT": server.url, "HOME": str(folder), "TOKEN": server.token}
     switches = ["HUB_DISABLE_XET", "HUB_DISABLE_PROGRESS_BARS", "HUB_DISABLE_TELEMETRY"]
     ours |= dict.fromkeys(switches, "1")
-    return kept | {f"HF_{key}": value for key, value in ours.items()} | {"NO_PROXY": "127.0.0.1"}
+    return {f"HF_{key}": value for key, value in ours.items()}

@@ -1,11 +1,7 @@
 import json
-import subprocess
-import sys
 
-import pytest
-
-from tests.export.hub_server import HubServer
 from tests.export.hub_store import Fault, Repo, environment
+from tests.processes import run
 
 PRELUDE = """
 import json, sys
@@ -30,23 +26,9 @@ WEIGHTS = bytes(range(256)) * 4096
 FILES = {"README.md": b"---\nlicense: mit\n---\n", "a b/c.json": b"{}", "w.safetensors": WEIGHTS}
 
 
-@pytest.fixture
-def hub():
-    with HubServer() as server:
-        yield server
-
-
 def client(hub, folder, script):
     """Run a script in a process of its own; what it says as JSON in its last line."""
-    done = subprocess.run(
-        [sys.executable, "-c", PRELUDE + script],
-        env=environment(hub, folder / "home"),
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = run("-c", PRELUDE + script, cwd=folder, **environment(hub, folder / "home"))
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 

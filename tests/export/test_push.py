@@ -3,8 +3,6 @@
 import json
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,63 +11,25 @@ import torch
 from PIL import Image
 
 from resnet_cifar100.bundle import load_bundle
+from resnet_cifar100.cli import main
 from resnet_cifar100.errors import ConfigError, ExportError
 from resnet_cifar100.export import hub as hub_module
 from resnet_cifar100.export.hub import check_name
 from resnet_cifar100.export.release import _write_manifest
-from tests.conftest import REPOSITORY
-from tests.export.conftest import run_command
-from tests.export.hub_server import Handler, HubServer
+from tests.export.hub_server import TOKEN, Handler
 from tests.export.hub_store import Fault, Repo, environment
+from tests.export.pushing import pushing
+from tests.processes import run
 
-TOKEN = "hf_" + "fAkEtOkEn0123456789abcdefghijklmnop"[:34]
+PUSH = ("-m", "resnet_cifar100", "push")
 NET = ("model", "tester/net")
 REPORTED = re.compile(r"tester/net (\(model\) )?was not pushed: ")
 
 
-@pytest.fixture
-def hub():
-    with HubServer(token=TOKEN) as server:
-        yield server
-
-
-def client(hub, folder: Path, script: str, *arguments: object, **changes: str):
-    """Run a script of the project's own functions in a process that knows this Hub alone."""
-    return subprocess.run(
-        [sys.executable, "-c", script, *map(str, arguments)],
-        env=environment(hub, folder / "home") | {"PYTHONPATH": str(REPOSITORY)} | changes,
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
-
-
-PUSH = """
-import json, sys
-from pathlib import Path
-from resnet_cifar100.errors import ProjectError
-from resnet_cifar100.export.hub import check_access, push_folder
-
-folder, tries, private = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:] == ["private"]
-said = []
-for _ in range(tries):
-    try:
-        token = check_access("tester/net")
-        said.append(push_folder(folder, "tester/net", "model", token, private=private))
-    except ProjectError as error:
-        said.append(str(error))
-print(json.dumps(said))
-"""
-
-
-def push(hub, folder: Path, model: Path, tries: int = 1, *words: str) -> list[str]:
-    """Push a folder some times; return the URL or the sentence of each."""
-    done = client(hub, folder, PUSH, model, tries, *words)
-    assert done.returncode == 0, done.stderr
-    assert TOKEN not in done.stdout + done.stderr
-    return json.loads(done.stdout)
+@pytest.fixture(scope="module")
+def push(_running_hub, tmp_path_factory):
+    with pushing(_running_hub, tmp_path_factory.mktemp("pushing")) as push_folder:
+        yield push_folder
 
 
 def content_of(folder: Path) -> dict[str, bytes]:
@@ -78,9 +38,9 @@ def content_of(folder: Path) -> dict[str, bytes]:
 
 
 def test_the_command_pushes_what_it_wrote_and_strangers_can_use_it(hub, released, tmp_path):
-    words = ["push", "--repo", "tester/net", "--space", "--private", "--out", "hub"]
-    words += ["--checkpoint-path", str(released.checkpoint)]
-    done = run_command(*words, cwd=tmp_path, **environment(hub, tmp_path / "home"))
+    words = [*PUSH, "--repo", "tester/net", "--space", "--private", "--out", "hub"]
+    words += ["--checkpoint-path", released.checkpoint]
+    done = run(*words, cwd=tmp_path, **environment(hub, tmp_path / "home"))
     output = done.stdout + done.stderr
     assert done.returncode == 0, output
     assert f"{hub.url}/tester/net" in output
@@ -105,7 +65,8 @@ def _use_as_the_card_says(hub, folder, released):
     Image.fromarray(images[0].transpose(1, 2, 0)).save(folder / "picture.jpg")
     script = "import numpy, torch; images = torch.from_numpy(numpy.load('images.npy'))\n"
     script += with_torch + "numpy.save('logits.npy', logits.detach().numpy())\n" + without_torch
-    done = client(hub, folder, script, PYTHONPATH="")
+    home = environment(hub, folder / "home")
+    done = run("-c", script, cwd=folder, **home, PYTHONPATH="")
     assert done.returncode == 0, done.stderr
     bundle = load_bundle(released.checkpoint)
     with torch.inference_mode():
@@ -127,7 +88,7 @@ REFUSALS = [
 ]
 
 
-def test_each_refusal_is_one_sentence_and_changes_nothing(hub, released, tmp_path):
+def test_each_refusal_is_one_sentence_and_changes_nothing(hub, push, released):
     hub.repos[NET] = Repo()
     before = hub.repos[NET].at("main").sha
     body = json.dumps({"error": f"you sent {TOKEN}"}).encode()  # a server that repeats it
@@ -135,7 +96,7 @@ def test_each_refusal_is_one_sentence_and_changes_nothing(hub, released, tmp_pat
     calls = [("GET", "whoami"), ("POST", "/commit/")]  # which the client does not try again
     for status, _ in REFUSALS:
         hub.faults += [Fault(method, path, status, headers, body) for method, path in calls]
-    said = push(hub, tmp_path, released.model, len(REFUSALS) * len(calls))
+    said = push(released.model, len(REFUSALS) * len(calls))
     for place in range(len(calls)):
         sentences = said[place * len(REFUSALS) :][: len(REFUSALS)]
         for (_, reason), sentence in zip(REFUSALS, sentences, strict=True):
@@ -144,7 +105,7 @@ def test_each_refusal_is_one_sentence_and_changes_nothing(hub, released, tmp_pat
             assert sentence.endswith(".")
             assert "\n" not in sentence
     assert hub.repos[NET].at("main").sha == before
-    assert push(hub, tmp_path, released.model) == [f"{hub.url}/tester/net"]
+    assert push(released.model) == [f"{hub.url}/tester/net"]
 
 
 @pytest.mark.parametrize(
@@ -159,12 +120,12 @@ def test_each_refusal_is_one_sentence_and_changes_nothing(hub, released, tmp_pat
     ],
 )
 def test_a_push_that_breaks_off_anywhere_leaves_the_revision_before_it(
-    hub, released, tmp_path, method, path
+    hub, push, released, method, path
 ):
     hub.repos[NET] = Repo()
     before = hub.repos[NET].at("main").sha
     hub.faults = [Fault(method, path, 403, times=1)]
-    (sentence,) = push(hub, tmp_path, released.model)
+    (sentence,) = push(released.model)
     reason = "the token may not write there"
     if path == "validate-yaml":  # whose status the client does not look at
         reason = "the Hub's answer was not understood (JSONDecodeError)"
@@ -173,34 +134,34 @@ def test_a_push_that_breaks_off_anywhere_leaves_the_revision_before_it(
 
 
 def test_a_second_push_takes_away_what_the_first_had_and_leaves_strangers_files(
-    hub, released, tmp_path
+    hub, push, released, tmp_path
 ):
     first = Path(shutil.copytree(released.model, tmp_path / "first"))
     (first / "report/per_class.csv").rename(first / "report/per_kind.csv")
     _write_manifest(first, "model")
-    assert push(hub, tmp_path, first) == [f"{hub.url}/tester/net"]
+    assert push(first) == [f"{hub.url}/tester/net"]
     repo = hub.repos[NET]
     theirs = {"notes.txt": b"mine", "report/old.csv": b"1"}
     repo.add("by hand", repo.at("main").files | theirs)
-    push(hub, tmp_path, released.model)
+    push(released.model)
     ours = content_of(released.model)
     assert set(repo.at("main").files) == {*ours, *theirs, ".gitattributes"}
-    push(hub, tmp_path, released.model)
+    push(released.model)
     assert len(repo.revisions) == 4  # nothing has changed
 
 
-def test_what_somebody_else_made_is_not_written_over(hub, released, tmp_path):
+def test_what_somebody_else_made_is_not_written_over(hub, push, released):
     hub.repos[NET] = Repo()
     for name in ("model.safetensors", "README.md"):
         hub.repos[NET].add("other", {name: b"theirs", "notes.txt": b"hello"})
-        (sentence,) = push(hub, tmp_path, released.model)
+        (sentence,) = push(released.model)
         assert f"tester/net holds {name}, which no push of this project wrote" in sentence
         assert hub.repos[NET].at("main").files[name] == b"theirs"
     hub.repos[NET].add("new", {"README.md": b"made on the website"})
-    assert push(hub, tmp_path, released.model) == [f"{hub.url}/tester/net"]
+    assert push(released.model) == [f"{hub.url}/tester/net"]
 
 
-def test_a_commit_in_between_stops_the_push(hub, released, tmp_path, monkeypatch):
+def test_a_commit_in_between_stops_the_push(hub, push, released, monkeypatch):
     hub.repos[NET], answer = Repo(), Handler.preupload
 
     def overtaken(self, kind, name, revision):
@@ -209,50 +170,50 @@ def test_a_commit_in_between_stops_the_push(hub, released, tmp_path, monkeypatch
         return answered
 
     monkeypatch.setattr(Handler, "preupload", overtaken)
-    (sentence,) = push(hub, tmp_path, released.model)
+    (sentence,) = push(released.model)
     assert "changed by somebody else" in sentence
     assert "model.safetensors" not in hub.repos[NET].at("main").files
 
 
 @pytest.mark.parametrize("manifest", [b"{}", b"[]", b"not JSON", b'{"made_by": "a", "files": {}}'])
-def test_a_manifest_of_something_else_is_no_leave_to_write(hub, released, tmp_path, manifest):
+def test_a_manifest_of_something_else_is_no_leave_to_write(hub, push, released, manifest):
     hub.repos[NET] = Repo()
     hub.repos[NET].add("other", {"model.safetensors": b"theirs", "manifest.json": manifest})
-    (sentence,) = push(hub, tmp_path, released.model)
+    (sentence,) = push(released.model)
     assert "which no push of this project wrote" in sentence
     assert hub.repos[NET].at("main").files["model.safetensors"] == b"theirs"
 
 
-def test_what_the_server_says_beside_its_answers_is_not_shown(hub, released, tmp_path):
+def test_what_the_server_says_beside_its_answers_is_not_shown(hub, push, released):
     said = json.dumps({"errors": [], "warnings": [{"message": TOKEN}]}).encode()
     hub.faults = [Fault("POST", "validate-yaml", 200, {"X-HF-Warning": f"t;{TOKEN}"}, said)]
-    push(hub, tmp_path, released.model)  # looks for the token in all that is shown
+    push(released.model)  # looks for the token in all that is shown
     assert hub.faults[0].times == 0
 
 
-def test_answers_that_make_no_sense_are_one_sentence(hub, released, tmp_path):
+def test_answers_that_make_no_sense_are_one_sentence(hub, push, released):
     hub.repos[NET] = Repo()
     calls = [("POST", "repos/create"), ("GET", "/api/models/tester/net$"), ("POST", "/preupload/")]
     bodies = [b"{}", b"[]", b"<html>", b"null"]
     headers = {"Content-Type": "application/json"}
     for method, path in calls:
         hub.faults += [Fault(method, path, 200, headers, body) for body in bodies]
-    said = push(hub, tmp_path, released.model, len(calls) * len(bodies))
+    said = push(released.model, len(calls) * len(bodies))
     assert not any("\n" in sentence for sentence in said)
     assert sum(sentence.startswith("tester/net") for sentence in said) >= 8
 
 
-def test_private_is_kept_private(hub, released, tmp_path):
+def test_private_is_kept_private(hub, push, released):
     hub.repos[NET] = Repo(private=False)
-    (sentence,) = push(hub, tmp_path, released.model, 1, "private")
+    (sentence,) = push(released.model, private=True)
     assert "exists and is public" in sentence
     assert len(hub.repos[NET].revisions) == 1
 
 
-def test_planted_files_do_not_leave(hub, released, tmp_path):
+def test_planted_files_do_not_leave(hub, push, released, tmp_path):
     model = shutil.copytree(released.model, tmp_path / "model")
     (model / ".env").write_text(f"HF_TOKEN={TOKEN}")
-    (sentence,) = push(hub, tmp_path, model)
+    (sentence,) = push(model)
     assert ".env is not among the files that may leave" in sentence
     assert hub.repos == {}
 
@@ -267,9 +228,11 @@ def test_planted_files_do_not_leave(hub, released, tmp_path):
         ({"HF_TOKEN": "", "HF_TOKEN_PATH": "/"}, "the Hub cannot be reached (IsADirectoryError)"),
     ],
 )
-def test_the_command_fails_before_it_has_worked_for_long(hub, released, tmp_path, changes, reason):
-    words = ["push", "--repo", "tester/net", "--checkpoint-path", released.checkpoint]
-    done = run_command(*words, cwd=tmp_path, **environment(hub, tmp_path / "home") | changes)
+def test_the_command_fails_before_it_has_worked_for_long(
+    hub, checkpoint, tmp_path, changes, reason
+):
+    words = [*PUSH, "--repo", "tester/net", "--checkpoint-path", checkpoint]
+    done = run(*words, cwd=tmp_path, **environment(hub, tmp_path / "home") | changes)
     assert done.returncode == 7
     assert reason in done.stderr
     assert done.stderr.count("\n") == 1
@@ -277,12 +240,12 @@ def test_the_command_fails_before_it_has_worked_for_long(hub, released, tmp_path
     assert TOKEN not in done.stdout + done.stderr
 
 
-def test_a_token_on_the_command_line_is_refused_and_not_repeated(tmp_path):
+def test_a_token_on_the_command_line_is_refused_and_not_repeated(capsys):
     for words in (["--token", TOKEN], [f"--token={TOKEN}"], [f"--hf-token={TOKEN}"], [TOKEN]):
-        done = run_command("push", "--repo", "tester/net", *words, cwd=tmp_path)
-        assert done.returncode == 3
-        assert "push takes no token on the command line" in done.stderr
-        assert TOKEN not in done.stdout + done.stderr
+        assert main(["push", "--repo", "tester/net", *words]) == 3
+        output, errors = capsys.readouterr()
+        assert "push takes no token on the command line" in errors
+        assert TOKEN not in output + errors
 
 
 @pytest.mark.parametrize("name", ["net", "a/b/c", "a b/c", "../x", "user/", "user/net.git", ""])

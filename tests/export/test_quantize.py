@@ -3,21 +3,13 @@ import onnx
 import pytest
 import torch
 
-from resnet_cifar100.bundle import load_bundle
 from resnet_cifar100.cli import main
 from resnet_cifar100.config import SHIPPED_MODEL, Config
 from resnet_cifar100.data.cifar100 import load_dataset
 from resnet_cifar100.export.forms import compare_forms, eager, predict_all, run_onnx
-from resnet_cifar100.export.onnx import save_onnx
 from resnet_cifar100.export.quantize import normalize_before_pooling, save_int8
 from resnet_cifar100.serve.networks import open_network
-from tests.analysis.test_analyze import train
 from tests.conftest import REPOSITORY
-
-
-@pytest.fixture(scope="module")
-def bundle():
-    return load_bundle(REPOSITORY / SHIPPED_MODEL)
 
 
 @pytest.fixture(scope="module")
@@ -26,11 +18,10 @@ def images(tiny_data_dir):
 
 
 @pytest.fixture(scope="module")
-def files(bundle, images, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("exports")
-    save_onnx(bundle, folder / "model.onnx")
-    save_int8(folder / "model.onnx", folder / "int8.onnx", images[:200])
-    return folder / "model.onnx", folder / "int8.onnx"
+def files(shipped_onnx, images, tmp_path_factory):
+    small = tmp_path_factory.mktemp("exports") / "int8.onnx"
+    save_int8(shipped_onnx, small, images[:200])
+    return shipped_onnx, small
 
 
 def test_the_file_is_a_third_of_the_size_and_still_says_what_it_is(files):
@@ -64,8 +55,10 @@ def test_from_the_first_to_the_last_convolution_nothing_leaves_8_bits(files):
             assert made_by[node.input[0]].op_type == "DequantizeLinear", node.name
 
 
-def test_a_norm_goes_before_the_maximum_that_it_followed_and_the_answers_stay(files, images):
-    model = onnx.load(files[0])
+def test_a_norm_goes_before_the_maximum_that_it_followed_and_the_answers_stay(
+    shipped_onnx, images, tmp_path
+):
+    model = onnx.load(shipped_onnx)
     kinds = [node.op_type for node in model.graph.node]
     at = [i for i, kind in enumerate(kinds) if kind == "BatchNormalization"]
     assert [kinds[i - 1] for i in at] == ["MaxPool"] * 3
@@ -73,13 +66,13 @@ def test_a_norm_goes_before_the_maximum_that_it_followed_and_the_answers_stay(fi
     onnx.checker.check_model(model, full_check=True)
     moved = [node.op_type for node in model.graph.node]
     assert [moved[i - 1 : i + 1] for i in at] == [["BatchNormalization", "MaxPool"]] * 3
-    path = files[0].with_stem("moved")
-    onnx.save(model, path)
-    assert run_onnx(path)(images[:20]) == pytest.approx(run_onnx(files[0])(images[:20]), abs=1e-5)
+    onnx.save(model, tmp_path / "moved.onnx")
+    ours = run_onnx(tmp_path / "moved.onnx")(images[:20])
+    assert ours == pytest.approx(run_onnx(shipped_onnx)(images[:20]), abs=1e-5)
 
 
-def test_a_norm_with_a_negative_factor_stays_after_the_maximum(files):
-    model = onnx.load(files[0])
+def test_a_norm_with_a_negative_factor_stays_after_the_maximum(shipped_onnx):
+    model = onnx.load(shipped_onnx)
     norm = next(node for node in model.graph.node if node.op_type == "BatchNormalization")
     factors = next(one for one in model.graph.initializer if one.name == norm.input[1])
     values = onnx.numpy_helper.to_array(factors).copy()
@@ -91,8 +84,8 @@ def test_a_norm_with_a_negative_factor_stays_after_the_maximum(files):
     assert [made_by[node.input[0]] for node in norms] == ["MaxPool", "Conv", "Conv"]
 
 
-def test_it_mostly_answers_as_the_network_does_for_any_size_of_batch(bundle, files, images):
-    ours = predict_all(eager(bundle), images)
+def test_it_mostly_answers_as_the_network_does_for_any_size_of_batch(shipped, files, images):
+    ours = predict_all(eager(shipped), images)
     theirs = predict_all(run_onnx(files[1]), images)
     assert (ours.argmax(1) == theirs.argmax(1)).mean() > 0.8  # it was trained on other pictures
     assert theirs.sum(axis=1) == pytest.approx(np.ones(len(images)), abs=1e-4)
@@ -100,9 +93,9 @@ def test_it_mostly_answers_as_the_network_does_for_any_size_of_batch(bundle, fil
     assert alone == pytest.approx(theirs[:1], abs=1e-3)
 
 
-def test_forms_are_compared_with_the_first(bundle, files, images):
-    labels = eager(bundle)(images[:40]).argmax(1)
-    forms = {"eager": eager(bundle), "onnx": run_onnx(files[0]), "same": lambda x: eager(bundle)(x)}
+def test_forms_are_compared_with_the_first(shipped, files, images):
+    labels = eager(shipped)(images[:40]).argmax(1)
+    forms = {"eager": eager(shipped), "onnx": run_onnx(files[0]), "same": eager(shipped)}
     measured = compare_forms(forms, images[:40], labels)
     assert measured["eager"].top1 == measured["same"].top1 == 1
     assert measured["onnx"].same_top1 == 40
@@ -112,9 +105,8 @@ def test_forms_are_compared_with_the_first(bundle, files, images):
     assert all(0 < form.p50_ms <= form.p99_ms for form in measured.values())
 
 
-def test_the_command_writes_both_files_and_a_card(tiny_data_dir, tmp_path, capsys):
-    path = train(tmp_path, tiny_data_dir, epochs=1) / "best_model.pth"
-    flags = ["--checkpoint-path", str(path), "--out", str(tmp_path / "net.onnx")]
+def test_the_command_writes_both_files_and_a_card(checkpoint, tmp_path, capsys):
+    flags = ["--checkpoint-path", str(checkpoint), "--out", str(tmp_path / "net.onnx")]
     assert main(["export", "onnx", *flags]) == 0
     assert "the same class as PyTorch on" in capsys.readouterr().out
     assert main(["export", "onnx", *flags, "--int8"]) == 0
@@ -127,7 +119,7 @@ def test_the_command_writes_both_files_and_a_card(tiny_data_dir, tmp_path, capsy
     assert scores.probs.shape == (3, 100)
 
 
-def test_without_the_data_set_the_command_says_so(bundle, tmp_path, monkeypatch, capsys):
+def test_without_the_data_set_the_command_says_so(tmp_path, monkeypatch, capsys):
     monkeypatch.delenv("CIFAR100_DIR", raising=False)
     weights = str(REPOSITORY / SHIPPED_MODEL)
     flags = ["--checkpoint-path", weights, "--data-dir", str(tmp_path / "none")]

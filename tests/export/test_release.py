@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -22,11 +21,16 @@ from resnet_cifar100.data.drawings import write_drawings
 from resnet_cifar100.errors import CheckpointError, ExportError
 from resnet_cifar100.export.modelcard import has_results, render_eval_results, render_model_card
 from resnet_cifar100.export.pretrained import Classifier
-from resnet_cifar100.export.release import check_folder, is_allowed
+from resnet_cifar100.export.release import (
+    check_folder,
+    is_allowed,
+    write_model_folder,
+    write_space_folder,
+)
 from resnet_cifar100.serve.networks import open_network
 from resnet_cifar100.serve.predictor import Predictor
 from tests.conftest import REPOSITORY
-from tests.export.conftest import run_command
+from tests.processes import run, surroundings
 
 
 @pytest.fixture
@@ -117,14 +121,9 @@ network = Classifier.from_pretrained(sys.argv[1])
 print(sys.modules["resnet_cifar100"].__file__, network(torch.zeros(1, 3, 32, 32).byte()).shape)
 print([name for name in sys.modules if "engine" in name and "resnet_cifar100" in name])
 """
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(released.model)],
-        env={**os.environ, **NO_TRACES, "PYTHONPATH": str(released.model)},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    model = str(released.model)
+    done = run("-c", script, model, cwd=tmp_path, PYTHONPATH=model, **NO_TRACES)
+    assert done.returncode == 0, done.stderr
     assert str(released.model) in done.stdout
     assert "[1, 100]" in done.stdout
     assert done.stdout.endswith("[]\n")
@@ -162,14 +161,11 @@ def test_the_card_of_a_real_network_gives_its_results(tmp_path):
     assert entry["dataset"]["id"] == "uoft-cs/cifar100"
 
 
-def test_a_folder_with_something_else_in_it_is_left_alone(released, tmp_path):
-    (tmp_path / "hub/model").mkdir(parents=True)
-    (tmp_path / "hub/model/thesis.txt").write_text("years of work")
-    words = ["push", "--repo", "tester/net", "--dry-run", "--out", "hub"]
-    done = run_command(*words, "--checkpoint-path", released.checkpoint, cwd=tmp_path)
-    assert done.returncode == 7
-    assert "holds thesis.txt, which no export wrote" in done.stderr
-    assert (tmp_path / "hub/model/thesis.txt").read_text() == "years of work"
+def test_a_folder_with_something_else_in_it_is_left_alone(checkpoint, tmp_path):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(ExportError, match=r"holds thesis\.txt, which no export wrote"):
+        write_model_folder(tmp_path, "tester/net", checkpoint, None, None, print)
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
 
 def test_the_space_pins_what_the_project_pins():
@@ -189,7 +185,7 @@ def test_the_space_answers_without_torch(released, tmp_path):
     process = subprocess.Popen(
         [sys.executable, "app.py", "--port", "0"],
         cwd=released.space,
-        env={**os.environ, **NO_TRACES, "PYTHONPATH": str(blocked), "SYSTEM": "spaces"},
+        env=surroundings(**NO_TRACES, PYTHONPATH=str(blocked), SYSTEM="spaces"),
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -208,7 +204,7 @@ def test_the_space_answers_without_torch(released, tmp_path):
     assert answer["probability"] == pytest.approx(expected.classes[0].prob, abs=1e-3)
 
 
-def test_settings_and_files_keep_only_the_names_of_absolute_paths():
+def test_settings_keep_only_the_names_of_absolute_paths():
     from resnet_cifar100.config import Config
 
     config = Config(data_dir=Path("/home/someone/data"), log_file=Path("logs/a.md"))
@@ -229,27 +225,22 @@ def test_evaluate_takes_the_onnx_files_too(released, tiny_data_dir, capsys):
 
 
 def test_what_a_killed_export_and_a_running_space_leave_is_no_obstacle(released, tmp_path):
-    Path(shutil.copytree(released.model.parent, tmp_path / "hub"))
-    (tmp_path / "hub/.model.new").mkdir()
-    (tmp_path / "hub/.model.new/.model.onnx.1.tmp").write_text("half")
-    (tmp_path / "hub/space/resnet_cifar100/__pycache__").mkdir()
-    (tmp_path / "hub/space/resnet_cifar100/__pycache__/config.pyc").write_text("")
-    words = ["push", "--repo", "tester/net", "--dry-run", "--space", "--out", "hub"]
-    done = run_command(*words, "--checkpoint-path", released.checkpoint, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert files_of(tmp_path / "hub/space") == files_of(released.space)
-    assert not (tmp_path / "hub/.model.new").exists()
+    space = Path(shutil.copytree(released.space, tmp_path / "space"))
+    (tmp_path / ".space.new").mkdir()
+    (tmp_path / ".space.new/.model.onnx.1.tmp").write_text("half")
+    (space / "resnet_cifar100/__pycache__").mkdir()
+    (space / "resnet_cifar100/__pycache__/config.pyc").write_text("")
+    write_space_folder(space, "tester/net", released.model)
+    assert files_of(space) == files_of(released.space)
+    assert not (tmp_path / ".space.new").exists()
 
 
-def test_a_folder_that_only_looks_like_an_export_is_left_alone(released, tmp_path):
-    (tmp_path / "hub/model").mkdir(parents=True)
+def test_a_folder_that_only_looks_like_an_export_is_left_alone(checkpoint, tmp_path):
     for name in ("README.md", "config.json", "model.safetensors"):
-        (tmp_path / "hub/model" / name).write_text("my own")
-    words = ["push", "--repo", "tester/net", "--dry-run", "--out", "hub"]
-    done = run_command(*words, "--checkpoint-path", released.checkpoint, cwd=tmp_path)
-    assert done.returncode == 7
-    assert "which no export wrote" in done.stderr
-    assert (tmp_path / "hub/model/model.safetensors").read_text() == "my own"
+        (tmp_path / name).write_text("my own")
+    with pytest.raises(ExportError, match="which no export wrote"):
+        write_model_folder(tmp_path, "tester/net", checkpoint, None, None, print)
+    assert (tmp_path / "model.safetensors").read_text() == "my own"
 
 
 def test_an_unfinished_run_has_no_results(tmp_path):

@@ -2,26 +2,10 @@ import numpy as np
 import onnx
 import pytest
 
-from resnet_cifar100.bundle import load_bundle
-from resnet_cifar100.config import SHIPPED_MODEL
 from resnet_cifar100.errors import CheckpointError
 from resnet_cifar100.export.forms import eager, predict_all, run_onnx
-from resnet_cifar100.export.onnx import save_onnx
 from resnet_cifar100.export.shrink import save_small
 from resnet_cifar100.serve.networks import open_network
-from tests.conftest import REPOSITORY
-
-
-@pytest.fixture(scope="module")
-def bundle():
-    return load_bundle(REPOSITORY / SHIPPED_MODEL)
-
-
-@pytest.fixture(scope="module")
-def whole(bundle, tmp_path_factory):
-    path = tmp_path_factory.mktemp("exports") / "model.onnx"
-    save_onnx(bundle, path)
-    return path
 
 
 def in_int8(path):
@@ -31,37 +15,34 @@ def in_int8(path):
 
 
 @pytest.mark.parametrize(("most", "count"), [(100_000_000, 0), (7_500_000, 2), (6_600_000, 4)])
-def test_only_as_many_weights_as_it_takes_go_into_8_bits(whole, tmp_path, most, count):
+def test_only_as_many_weights_as_it_takes_go_into_8_bits(shipped_onnx, tmp_path, most, count):
     path = tmp_path / "small.onnx"
-    save_small(whole, path, most)
+    save_small(shipped_onnx, path, most)
     onnx.checker.check_model(onnx.load(path), full_check=True)
     assert len(in_int8(path)) == count
-    assert path.stat().st_size < min(most + 100_000, whole.stat().st_size / 1.9)
-    assert open_network(path).description == open_network(whole).description
+    assert path.stat().st_size < min(most + 100_000, shipped_onnx.stat().st_size / 1.9)
+    assert open_network(path).description == open_network(shipped_onnx).description
 
 
-def test_the_answers_stay_close(bundle, whole, tmp_path):
+def test_the_answers_stay_close(shipped, shipped_onnx, tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (64, 3, 32, 32), np.uint8)
-    ours = predict_all(eager(bundle), images)
+    ours = predict_all(eager(shipped), images)
     for most, difference in ((100_000_000, 0.003), (7_500_000, 0.03)):
-        save_small(whole, tmp_path / "small.onnx", most)
+        save_small(shipped_onnx, tmp_path / "small.onnx", most)
         theirs = predict_all(run_onnx(tmp_path / "small.onnx"), images)
         assert 0 < np.abs(ours - theirs).max() < difference
 
 
-def test_nearly_every_real_picture_is_named_the_same(bundle, whole, tmp_path, real_data_dir):
-    from resnet_cifar100.config import Config
-    from resnet_cifar100.data.cifar100 import load_dataset
-
-    images = load_dataset(Config(data_dir=real_data_dir)).test.images[:1000].numpy()
-    save_small(whole, tmp_path / "small.onnx", 7_500_000)
-    ours = predict_all(eager(bundle), images).argmax(1)
+def test_nearly_every_real_picture_is_named_the_same(shipped, shipped_onnx, tmp_path, real_dataset):
+    images = real_dataset.test.images[:1000].numpy()
+    save_small(shipped_onnx, tmp_path / "small.onnx", 7_500_000)
+    ours = predict_all(eager(shipped), images).argmax(1)
     assert (
         predict_all(run_onnx(tmp_path / "small.onnx"), images).argmax(1) == ours
     ).mean() >= 0.995
 
 
-def test_a_folder_that_cannot_be_written_is_one_sentence(whole, tmp_path):
+def test_a_folder_that_cannot_be_written_is_one_sentence(shipped_onnx, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(CheckpointError, match="cannot be written"):
-        save_small(whole, tmp_path / "file" / "small.onnx", 0)
+        save_small(shipped_onnx, tmp_path / "file" / "small.onnx", 0)

@@ -14,11 +14,9 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
-from resnet_cifar100.bundle import describe, load_bundle
-from resnet_cifar100.config import SHIPPED_MODEL
+from resnet_cifar100.bundle import describe
 from resnet_cifar100.data.images import load_image
 from resnet_cifar100.errors import CheckpointError, ExportError
-from resnet_cifar100.export.onnx import save_onnx
 from resnet_cifar100.export.shrink import save_small
 from resnet_cifar100.export.web import fetch_runtime, save_page
 from resnet_cifar100.serve.networks import open_network
@@ -36,8 +34,6 @@ DESKTOP, PHONE = {"width": 1200, "height": 900}, {"width": 390, "height": 844}
 NOISE = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
 VERDICT, SENTENCE = "#verdict h2", "#verdict p"
 HOSTILE = "</script><b>bold --><!--<script>"
-COPY = """async bytes => navigator.clipboard.write([new ClipboardItem(
-    {"image/png": new Blob([new Uint8Array(bytes)], {type: "image/png"})})])"""
 DROP = """files => {
     const dataTransfer = new DataTransfer();
     for (const bytes of files) dataTransfer.items.add(new File([new Uint8Array(bytes)], "it.png"));
@@ -46,23 +42,17 @@ DROP = """files => {
 
 
 @pytest.fixture(scope="module")
-def bundle():
-    return load_bundle(REPOSITORY / SHIPPED_MODEL)
-
-
-@pytest.fixture(scope="module")
-def network(bundle, tmp_path_factory) -> Path:
+def network(shipped_onnx, tmp_path_factory) -> Path:
     """The shipped network as small as a page has it."""
-    folder = tmp_path_factory.mktemp("exports")
-    save_onnx(bundle, folder / "model.onnx")
-    save_small(folder / "model.onnx", folder / "small.onnx", 7_500_000)
-    return folder / "small.onnx"
+    path = tmp_path_factory.mktemp("exports") / "small.onnx"
+    save_small(shipped_onnx, path, 7_500_000)
+    return path
 
 
 @pytest.fixture(scope="module")
-def web_page(bundle, network, runtime) -> Path:
+def web_page(shipped, network, runtime) -> Path:
     path = network.with_name("index.html")
-    save_page(path, network.read_bytes(), describe(bundle), runtime, LEAST_PROB)
+    save_page(path, network.read_bytes(), describe(shipped), runtime, LEAST_PROB)
     return path
 
 
@@ -114,8 +104,8 @@ def seen(page: Page) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
 
 
-def test_a_page_holds_its_parts_whole_and_allows_no_other_script(bundle, small_runtime):
-    description = {**describe(bundle), "fine_names": [HOSTILE] * 100}
+def test_a_page_holds_its_parts_whole_and_allows_no_other_script(shipped, small_runtime):
+    description = {**describe(shipped), "fine_names": [HOSTILE] * 100}
     for name in ("one", "two"):
         save_page(small_runtime / name, b"network", description, small_runtime, LEAST_PROB)
     html = (small_runtime / "one").read_text()
@@ -227,7 +217,7 @@ def test_several_pictures_are_answered_in_turn(visit, drawings):
 @in_browser
 def test_a_picture_is_pasted_dropped_and_taken_with_the_camera(visit, drawings):
     page = visit(permissions=["clipboard-read", "clipboard-write", "camera"])
-    page.evaluate(COPY, list(drawings["orange"].read_bytes()))
+    page.evaluate(test_page.COPY, list(drawings["orange"].read_bytes()))
     page.keyboard.press("Control+V")
     expect(page.locator(VERDICT)).to_have_text("orange")
     page.evaluate(DROP, [list(drawings["sea"].read_bytes())])
@@ -283,8 +273,8 @@ def test_a_browser_that_cannot_run_it_says_so(visit):
 
 
 @in_browser
-def test_names_are_only_ever_text_and_drawn_data_is_called_so(visit, bundle, network, runtime):
-    description, path = describe(bundle), network.with_name("hostile.html")
+def test_names_are_only_ever_text_and_drawn_data_is_called_so(visit, shipped, network, runtime):
+    description, path = describe(shipped), network.with_name("hostile.html")
     description["fine_names"] = description["coarse_names"] = [HOSTILE] * 100
     description["provenance"] = {"dataset": "SYNTHETIC", "metrics": {}}
     save_page(path, network.read_bytes(), description, runtime, LEAST_PROB)

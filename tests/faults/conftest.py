@@ -6,7 +6,6 @@ them all, prints the table, and with `--figures PATH` writes it as JSON.
 
 import dataclasses
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,17 +13,26 @@ import pytest
 import torch
 
 from resnet_cifar100.bundle import Bundle
-from resnet_cifar100.config import Config, ModelConfig
-from resnet_cifar100.constants import FINE_TO_COARSE
+from resnet_cifar100.config import Config
 from resnet_cifar100.data.cifar100 import load_dataset
-from resnet_cifar100.data.transforms import Preprocess
+from resnet_cifar100.engine.checkpoint import save_state
 from resnet_cifar100.engine.state import TrainState
-from resnet_cifar100.models.factory import create_model
-from tests.engine.test_checkpoint import state_at
-from tests.names import COARSE_NAMES, FINE_NAMES
+from tests.bundles import untrained
+from tests.states import state_at
 
 FIGURES = pytest.StashKey[list[tuple[str, str]]]()
-SMALL = ModelConfig(name="resnet8x4_s2", width=0.25, image_size=16, dropout=0.0)
+SMALL = Config(
+    recipe="tiny",
+    model="resnet8x4_s2",
+    width=0.25,
+    image_size=16,
+    dataset="synthetic",
+    batch_size=50,
+    epochs=3,
+    ema_decay=0.9,
+    device="cpu",
+    precision="fp32",
+)
 MakeState = Callable[..., TrainState]
 MakeBundle = Callable[..., Bundle]
 
@@ -43,12 +51,6 @@ def pytest_configure(config: pytest.Config) -> None:
 def full(pytestconfig: pytest.Config) -> bool:
     """Whether all faults are asked for."""
     return bool(pytestconfig.getoption("full", default=False))
-
-
-@pytest.fixture(autouse=True)
-def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only a failing power supply could tell the difference, and no test here makes it fail."""
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
 @pytest.fixture(scope="session")
@@ -75,19 +77,7 @@ def pytest_terminal_summary(
 @pytest.fixture(scope="session")
 def make_state(tiny_data_dir: Path) -> MakeState:
     """Return a maker of small states, of 1 MB; those with another `mark` differ in each weight."""
-    config = Config(
-        recipe="tiny",
-        model=SMALL.name,
-        width=SMALL.width,
-        image_size=SMALL.image_size,
-        dataset="synthetic",
-        data_dir=tiny_data_dir,
-        batch_size=50,
-        epochs=3,
-        ema_decay=0.9,
-        device="cpu",
-        precision="fp32",
-    )
+    config = dataclasses.replace(SMALL, data_dir=tiny_data_dir)
     dataset = load_dataset(config)
 
     def make(step: int, mark: float | None = None, **settings: object) -> TrainState:
@@ -102,24 +92,15 @@ def make_state(tiny_data_dir: Path) -> MakeState:
 
 
 @pytest.fixture(scope="session")
+def run_dir(make_state, tmp_path_factory) -> Path:
+    """A run with sound states at steps 1 and 2; nobody may write to it."""
+    folder = tmp_path_factory.mktemp("sound") / "run"
+    for step in (1, 2):
+        save_state(make_state(step), folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def make_bundle() -> MakeBundle:
     """Return a maker of small networks with all that a best_model.pth holds."""
-
-    def make(seed: int = 0) -> Bundle:
-        torch.manual_seed(seed)
-        return Bundle(
-            model_config=SMALL,
-            model=create_model(SMALL).eval(),
-            preprocess=Preprocess(SMALL.image_size),
-            fine_names=FINE_NAMES,
-            coarse_names=COARSE_NAMES,
-            fine_to_coarse=FINE_TO_COARSE,
-            provenance={
-                "dataset": "SYNTHETIC",
-                "metrics": {"test/top1": seed},
-                "config": Config().to_json(),
-                "environment": {},
-            },
-        )
-
-    return make
+    return lambda seed=0: untrained(SMALL, seed=seed, metrics={"test/top1": seed})

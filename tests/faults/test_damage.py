@@ -8,20 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from resnet_cifar100.bundle import _digest, describe, load_bundle, save_bundle, save_safetensors
-from resnet_cifar100.engine.checkpoint import load_newest_state, save_state
+from resnet_cifar100.bundle import load_bundle, save_bundle, save_safetensors
+from resnet_cifar100.engine.checkpoint import load_newest_state
 from resnet_cifar100.errors import CheckpointError
+from tests.bundles import digest_of
 
 FILES = ("tensors.safetensors", "state.json", "manifest.json")
-
-
-@pytest.fixture(scope="module")
-def run_dir(make_state, tmp_path_factory) -> Path:
-    """A run with sound states at steps 1 and 2."""
-    folder = tmp_path_factory.mktemp("damage") / "run"
-    for step in (1, 2):
-        save_state(make_state(step), folder)
-    return folder
 
 
 @pytest.fixture
@@ -183,25 +175,20 @@ def test_no_flipped_bit_of_a_network_is_believed(suffix, part, make_bundle, tmp_
     """
     path = tmp_path / f"best_model{suffix}"
     (save_bundle if suffix == ".pth" else save_safetensors)(make_bundle(), path)
-    sound = fingerprint(path)
+    sound = digest_of(load_bundle(path))
     size = path.stat().st_size if part == "whole" else 6_000
     count, harmless = (500 if full else 15), 0
     for place, mask in flips(size, count, seed=1):
         flip(path, place, mask)
         try:
-            assert fingerprint(path) == sound
+            assert digest_of(load_bundle(path)) == sound
             harmless += 1
         except CheckpointError as error:
             assert_names(error, path)
         flip(path, place, mask)
-    assert fingerprint(path) == sound
+    assert digest_of(load_bundle(path)) == sound
     text = f"{count - harmless:,} of {count:,} refused, {harmless} say nothing, 0 believed"
     figure(f"flipped bits in best_model{suffix}, {part}", text)
-
-
-def fingerprint(path: Path) -> str:
-    bundle = load_bundle(path)
-    return _digest(bundle.model.state_dict(), describe(bundle))
 
 
 def assert_names(error: CheckpointError, path: Path) -> None:

@@ -11,20 +11,13 @@ from resnet_cifar100.cli import main
 from resnet_cifar100.data.cifar100 import SYNTHETIC_FOLDER
 from resnet_cifar100.engine.checkpoint import load_newest_state, save_state
 from tests.faults.disks import disk_of, fill, make_read_only
-from tests.test_interrupt import command, train
+from tests.processes import run
+from tests.test_interrupt import command
 
 resource = pytest.importorskip("resource", reason="needs a POSIX system")
 from tests.faults.child import Outcome, in_child  # noqa: E402
 
 PAGE = 4096
-
-
-@pytest.fixture
-def run_dir(make_state, tmp_path) -> Path:
-    """A run with sound states at steps 1 and 2."""
-    for step in (1, 2):
-        save_state(make_state(step), tmp_path / "run")
-    return tmp_path / "run"
 
 
 def pages_of(folder: Path) -> int:
@@ -94,13 +87,13 @@ def say_one_sentence(tiny_data_dir, tmp_path, full, capfd) -> Callable[..., None
 
     def check(*flags: str, code: int, about: str, data_dir: Path = tiny_data_dir) -> None:
         if full:
-            run = train(tmp_path, data_dir, *flags)
-            ended, errors = run.returncode, run.stderr
+            ended = run(*command(tmp_path, data_dir, *flags))
+            code_given, errors = ended.returncode, ended.stderr
         else:  # the same without starting Python anew
-            argv = command(tmp_path, data_dir, *flags)
-            outcome = in_child(lambda: sys.exit(main(["train", *argv[2:]])))
-            ended, errors = int(outcome.message), capfd.readouterr().err
-        assert ended == code, errors
+            words = command(tmp_path, data_dir, *flags)
+            outcome = in_child(lambda: sys.exit(main(["train", *words[1:]])))
+            code_given, errors = int(outcome.message), capfd.readouterr().err
+        assert code_given == code, errors
         assert len(errors.splitlines()) == 1
         assert about in errors
 

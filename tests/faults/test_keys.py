@@ -8,11 +8,10 @@ import pytest
 from resnet_cifar100.engine.checkpoint import load_newest_state
 from resnet_cifar100.engine.state import TrainState
 from resnet_cifar100.engine.trainer import fit
-from tests.engine.test_resume import StoppedError, fingerprint, stop_at
-from tests.faults.training import settings, within
+from tests.faults.training import settings
+from tests.interruptions import StoppedError, fingerprint, stop_at, within
 
 
-@pytest.mark.slow
 def test_without_any_one_of_its_keys_a_state_leads_elsewhere(
     tiny_data_dir, tiny_dataset, tmp_path, console, monkeypatch, full, figure
 ):

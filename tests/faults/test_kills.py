@@ -6,10 +6,7 @@ import time
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-import pytest
-
 from resnet_cifar100.engine.checkpoint import load_newest_state
-from tests.engine.test_resume import fingerprint
 from tests.faults.training import (
     end_of,
     last_words,
@@ -18,6 +15,7 @@ from tests.faults.training import (
     settings,
     start,
 )
+from tests.interruptions import fingerprint
 
 
 def run_until_end_under_kills(config, folder: Path, rng: random.Random, longest_life: float) -> int:
@@ -45,7 +43,6 @@ def run_until_end_under_kills(config, folder: Path, rng: random.Random, longest_
         kills += 1
 
 
-@pytest.mark.slow
 def test_runs_killed_at_random_moments_end_with_the_bits_of_one_that_was_not(
     tiny_data_dir, tmp_path, full, figure
 ):
@@ -64,7 +61,6 @@ def test_runs_killed_at_random_moments_end_with_the_bits_of_one_that_was_not(
     figure("kill -9 at random moments", f"{kills} of {kills} resumed, {runs} runs with equal bits")
 
 
-@pytest.mark.slow
 def test_a_killed_owner_does_not_keep_its_folder_and_a_living_one_does(
     tiny_data_dir, tmp_path, full, figure
 ):

@@ -14,18 +14,16 @@ from resnet_cifar100.engine.runs import recorded_config
 from resnet_cifar100.engine.stop import Stop
 from resnet_cifar100.engine.trainer import fit
 from resnet_cifar100.errors import CheckpointError, InterruptedRunError
-from tests.engine.test_resume import fingerprint
 from tests.faults.training import (
     end_of,
     last_words,
     seconds_of_a_whole_life,
     settings,
     start,
-    within,
 )
+from tests.interruptions import fingerprint, within
 
 
-@pytest.mark.slow
 def test_runs_told_to_stop_save_where_they_are_and_go_on_exactly(
     tiny_data_dir, tmp_path, full, figure
 ):
@@ -95,20 +93,18 @@ def test_settings_given_last_survive_a_kill_before_the_next_state(
 
 
 def test_a_run_stops_before_its_time_is_up_and_goes_on_exactly(
-    tiny_data_dir, tiny_dataset, tmp_path, console, monkeypatch
+    tiny_data_dir, tiny_dataset, tmp_path, console, monkeypatch, straight
 ):
-    config = settings(tiny_data_dir, checkpoint_minutes=1000)
-    straight, limited = (within(config, tmp_path / name) for name in ("straight", "limited"))
-    fit(straight, tiny_dataset, tmp_path / "straight" / "run", console)
+    config = within(settings(tiny_data_dir, checkpoint_minutes=1000), tmp_path)
+    expected = straight(config).fingerprint
     clock = itertools.count()  # a second more whenever it is asked
     monkeypatch.setattr("resnet_cifar100.engine.stop.time.monotonic", lambda: float(next(clock)))
-    limited = dataclasses.replace(limited, max_hours=20 / 3600)
+    limited = dataclasses.replace(config, max_hours=20 / 3600)
     for _ in range(2):
         began = next(clock)
         with pytest.raises(InterruptedRunError, match="and saved") as stopped:
-            fit(limited, tiny_dataset, tmp_path / "limited" / "run", console)
+            fit(limited, tiny_dataset, tmp_path / "run", console)
         assert stopped.value.exit_code == 8
         assert next(clock) - began < 20  # with the questions of this test
-    unlimited = dataclasses.replace(limited, max_hours=0.0)
-    fit(unlimited, tiny_dataset, tmp_path / "limited" / "run", console)
-    assert fingerprint(tmp_path / "limited" / "run") == fingerprint(tmp_path / "straight" / "run")
+    fit(config, tiny_dataset, tmp_path / "run", console)
+    assert fingerprint(tmp_path / "run") == expected

@@ -10,7 +10,6 @@ import pytest
 
 from resnet_cifar100.engine.checkpoint import load_newest_state
 from resnet_cifar100.engine.record import load_record
-from tests.engine.test_resume import fingerprint
 from tests.faults.poison import FrozenNorms, Kill, KillOne, Poison
 from tests.faults.training import (
     end_of,
@@ -22,6 +21,7 @@ from tests.faults.training import (
     start,
     start_together,
 )
+from tests.interruptions import fingerprint
 
 # Before anything, within and at the end of epochs, in and after the warm-up, near the end.
 POINTS = (0, 1, 7, 8, 9, 13, 15, 16, 20, 24, 30, 31)
@@ -33,7 +33,6 @@ def train(config, folder, processes: int, fault=None) -> list[int]:
     return [end_of(start(config, folder, fault=fault))]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 2, 3])
 def test_a_run_killed_at_any_step_resumes_with_the_same_bits(
     processes, tiny_data_dir, tmp_path, full, figure
@@ -55,7 +54,6 @@ def test_a_run_killed_at_any_step_resumes_with_the_same_bits(
     figure(name, f"{equal} of {equal} resumed with equal bits")
 
 
-@pytest.mark.slow
 def test_who_loses_the_others_ends_with_a_sentence_and_a_code_of_its_own(tiny_data_dir, tmp_path):
     config = settings(tiny_data_dir)
     together = start_together(config, tmp_path, KillOne(5))
@@ -63,7 +61,6 @@ def test_who_loses_the_others_ends_with_a_sentence_and_a_code_of_its_own(tiny_da
     assert "another process of this run has ended" in last_words(tmp_path)
 
 
-@pytest.mark.slow
 def test_what_is_not_finite_in_one_process_stops_both_before_the_step(
     tiny_data_dir, tmp_path, full, figure
 ):
@@ -84,7 +81,6 @@ def test_what_is_not_finite_in_one_process_stops_both_before_the_step(
     figure("NaN or infinite on one of two ranks", f"{len(cases)} of {len(cases)} stop in time")
 
 
-@pytest.mark.slow
 def test_two_processes_stop_together_whichever_is_told(tiny_data_dir, tmp_path, full, figure):
     rng = random.Random(0)
     config = settings(tiny_data_dir, epochs=12, checkpoint_minutes=1000)
@@ -127,7 +123,6 @@ def wait_for_training(folder, processes, seconds: float) -> None:
         time.sleep(0.01)
 
 
-@pytest.mark.slow
 def test_a_run_goes_on_with_more_processes_and_with_fewer(tiny_data_dir, tmp_path, figure):
     config = settings(
         tiny_data_dir, augment=(), dropout=0.0, stochastic_depth=0.0, log_steps=1, lr=0.01

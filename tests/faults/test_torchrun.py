@@ -14,8 +14,8 @@ import pytest
 
 from resnet_cifar100.engine.record import load_record
 from tests.conftest import REPOSITORY
-from tests.engine.test_resume import fingerprint
 from tests.faults.training import free_port
+from tests.interruptions import fingerprint
 from tests.test_interrupt import command, wait_for_progress
 
 FLAGS = ("--batch-size", "50", "--dropout", "0.2", "--augment", "mixup", "--epochs", "10")
@@ -26,12 +26,12 @@ def launch(
     folder: Path, data_dir: Path, *more: str, place: Sequence[str] = TWO_HERE
 ) -> subprocess.Popen[bytes]:
     """Start or resume a run of two processes; what they print goes to FOLDER/printed."""
-    _, script, *flags = command(folder, data_dir, *FLAGS, "--resume", *more)
+    words = command(folder, data_dir, *FLAGS, "--resume", *more)
     torchrun = ["-m", "torch.distributed.run", "--max-restarts", "3", *place]
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "printed").open("ab") as printed:
         return subprocess.Popen(
-            [sys.executable, *torchrun, script, *flags],
+            [sys.executable, *torchrun, *words],
             cwd=REPOSITORY,
             stdout=printed,
             stderr=printed,
@@ -89,10 +89,11 @@ def straight(tiny_data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> s
     """Return the fingerprint of a run that nothing disturbed."""
     folder = tmp_path_factory.mktemp("straight")
     assert launch(folder, tiny_data_dir).wait(120) == 0
+    printed = (folder / "printed").read_text()
+    assert printed.count("epoch  10/10") == 1  # the main process alone speaks
     return fingerprint(folder / "run")
 
 
-@pytest.mark.slow
 def test_a_run_under_torchrun_outlives_the_death_of_any_process(
     straight, tiny_data_dir, tmp_path, full, figure
 ):
@@ -110,7 +111,6 @@ def test_a_run_under_torchrun_outlives_the_death_of_any_process(
     )
 
 
-@pytest.mark.slow
 def test_a_torchrun_that_is_told_to_stop_leaves_a_state_to_go_on_from(
     straight, tiny_data_dir, tmp_path, full, figure
 ):
@@ -134,7 +134,6 @@ def test_a_torchrun_that_is_told_to_stop_leaves_a_state_to_go_on_from(
     figure("SIGTERM to torchrun", f"{count} of {count} saved, ended within {slowest:.1f} s")
 
 
-@pytest.mark.slow
 def test_a_machine_goes_on_without_one_that_dies(
     tiny_data_dir, tmp_path, full, figure, monkeypatch
 ):
@@ -168,7 +167,6 @@ def test_a_machine_goes_on_without_one_that_dies(
     figure("one of two machines killed", f"the other goes on alone {seconds:.0f} s later")
 
 
-@pytest.mark.slow
 def test_torchrun_does_not_start_a_run_again_whose_time_is_up(tiny_data_dir, tmp_path):
     agent = launch(tmp_path, tiny_data_dir, "--epochs", "1000", "--max-hours", str(4 / 3600))
     assert wait_for(agent, ()) == 0
@@ -177,9 +175,9 @@ def test_torchrun_does_not_start_a_run_again_whose_time_is_up(tiny_data_dir, tmp
     assert (tmp_path / "printed").read_text().count("Resuming") == 0
 
 
-@pytest.mark.slow
 def test_torchrun_gives_up_a_run_that_cannot_work(tiny_data_dir, tmp_path):
-    agent = launch(tmp_path, tiny_data_dir, "--lr", "1e30")
+    place = (*TWO_HERE, "--max-restarts", "1")  # of which the last one counts
+    agent = launch(tmp_path, tiny_data_dir, "--lr", "1e30", place=place)
     assert wait_for(agent, ()) != 0
     printed = (tmp_path / "printed").read_text()
     assert "at step" in printed  # of the first loss, gradient or norm that was not finite

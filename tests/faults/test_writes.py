@@ -9,13 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from resnet_cifar100.bundle import Bundle, _digest, describe, load_bundle, save_bundle
+from resnet_cifar100.bundle import load_bundle, save_bundle
 from resnet_cifar100.config import Config
 from resnet_cifar100.engine.checkpoint import load_newest_state, remove_leftovers, save_state
 from resnet_cifar100.errors import CheckpointError
 from resnet_cifar100.storage import replace_file, sha256_of
+from tests.bundles import digest_of
 from tests.faults.fuse import Fuse, KilledError, every_fault
-from tests.faults.training import within
+from tests.faults.training import leftovers
+from tests.interruptions import within
 
 NEVER = 10**9
 
@@ -35,10 +37,6 @@ def state_in(run_dir: Path) -> str | None:
     for name, tensor in sorted(saved.tensors.items()):
         digest.update(name.encode() + tensor.numpy().tobytes())
     return digest.hexdigest()
-
-
-def leftovers(folder: Path) -> list[Path]:
-    return list(folder.rglob("*.tmp"))
 
 
 @pytest.mark.parametrize(
@@ -74,10 +72,6 @@ def test_a_state_whose_writing_fails_anywhere_leaves_the_old_or_the_new(
     figure(f"save_state ({name}), broken at each operation", f"{count:,} of {count:,} old or new")
 
 
-def bundle_in(bundle: Bundle) -> str:
-    return _digest(bundle.model.state_dict(), describe(bundle))
-
-
 def test_a_best_model_whose_writing_fails_anywhere_is_the_old_or_the_new(
     make_bundle, tmp_path, full, figure
 ):
@@ -87,7 +81,7 @@ def test_a_best_model_whose_writing_fails_anywhere_is_the_old_or_the_new(
         path = tmp_path / "run" / "best_model.pth"
         save_bundle(old, path)
         survive(lambda path=path: save_bundle(new, path), fuse)
-        assert bundle_in(load_bundle(path)) in {bundle_in(old), bundle_in(new)}
+        assert digest_of(load_bundle(path)) in {digest_of(old), digest_of(new)}
         checksum = path.with_name("best_model.pth.sha256")
         if checksum.exists():
             assert checksum.read_text() == f"{sha256_of(path.read_bytes())}  best_model.pth\n"

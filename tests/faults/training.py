@@ -19,6 +19,7 @@ from resnet_cifar100.data.cifar100 import load_dataset
 from resnet_cifar100.engine.trainer import fit
 from resnet_cifar100.errors import ProjectError
 from resnet_cifar100.parallel import rank
+from tests.interruptions import within
 
 Fault = Callable[[], None]
 _SERVER = multiprocessing.get_context("forkserver")
@@ -53,13 +54,6 @@ def settings(data_dir: Path, **changes: object) -> Config:
         checkpoint_minutes=0,
     )
     return dataclasses.replace(config, **changes)
-
-
-def within(config: Config, folder: Path) -> Config:
-    """Return the settings of a run that writes to `folder` alone."""
-    return dataclasses.replace(
-        config, checkpoint_path=folder / "best_model.pth", log_file=folder / "logs.md"
-    )
 
 
 def live(config: Config, folder: Path, environment: dict[str, str], fault: Fault | None) -> None:

@@ -6,17 +6,14 @@ import torch.nn.functional as F
 from torch import nn
 
 from resnet_cifar100.config import ModelConfig
-from resnet_cifar100.data.cifar100 import training_splits
-from resnet_cifar100.data.loader import TrainLoader
 from resnet_cifar100.data.transforms import Preprocess
-from resnet_cifar100.engine.state import create_state
 from resnet_cifar100.engine.step import train_step
 from resnet_cifar100.errors import ConfigError
 from resnet_cifar100.models.factory import create_model
 from resnet_cifar100.models.speednet import PooledGroup
 from resnet_cifar100.models.summary import count_parameters, summarize
 from resnet_cifar100.recipes import create_recipe
-from resnet_cifar100.runtime import create_runtime
+from tests.states import begun
 
 WIDTHS, INNER_WIDTHS = (64, 256, 640), (64, 192, 384)
 SPEEDNET = ModelConfig(name="speednet", width=0.25, dropout=0.0)
@@ -88,11 +85,9 @@ def test_the_whitened_stem_makes_patches_uncorrelated_with_unit_variance():
 
 
 def test_a_run_whitens_with_its_training_images_and_the_stem_stays_so(speedy_config, tiny_dataset):
-    train, _ = training_splits(tiny_dataset, speedy_config)
-    loader = TrainLoader(train, speedy_config)
-    state = create_state(speedy_config, create_runtime(speedy_config), loader)
+    state, loader = begun(speedy_config, tiny_dataset)
     expected = small_speednet()
-    expected.whiten(Preprocess(20)(train.images))
+    expected.whiten(Preprocess(20)(loader.split.images))
     train_step(state, *next(loader.batches(0)))
     stem = state.model.stem
     assert not stem.weight.requires_grad

@@ -13,6 +13,8 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here")
 ANSWER_MS = 15_000
+COPY = """async bytes => navigator.clipboard.write([new ClipboardItem(
+    {"image/png": new Blob([new Uint8Array(bytes)], {type: "image/png"})})])"""
 FLAGS = ["--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
 
 
@@ -82,11 +84,7 @@ def test_an_uploaded_picture_is_named(visit, drawings, screenshot):
 
 def test_a_picture_is_pasted(visit, drawings, screenshot):
     page = visit(permissions=["clipboard-read", "clipboard-write"])
-    page.evaluate(
-        """async bytes => navigator.clipboard.write([new ClipboardItem(
-            {"image/png": new Blob([new Uint8Array(bytes)], {type: "image/png"})})])""",
-        list(drawings["orange"].read_bytes()),
-    )
+    page.evaluate(COPY, list(drawings["orange"].read_bytes()))
     page.get_by_label("Paste from clipboard").click()
     expect(verdict(page)).to_have_text("orange", timeout=ANSWER_MS)
     screenshot(page, "paste")

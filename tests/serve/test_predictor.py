@@ -7,12 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from resnet_cifar100.bundle import load_bundle
-from resnet_cifar100.config import SHIPPED_MODEL
 from resnet_cifar100.data.images import load_image
 from resnet_cifar100.errors import ImageError
 from resnet_cifar100.serve.predictor import MAX_BATCH, Predictor, Scores
-from tests.conftest import REPOSITORY
 from tests.data.images.pictures import encode, picture, png
 from tests.names import FINE_NAMES
 
@@ -61,12 +58,11 @@ def flat(number: int) -> bytes:
     return encode(picture().resize((32, 32)).point(lambda _: number))
 
 
-def test_the_classes_are_those_of_the_bundle_in_order_of_probability(predictor, drawings):
+def test_the_classes_are_those_of_the_bundle_in_order_of_probability(predictor, drawings, shipped):
     content = drawings["sunflower"].read_bytes()
     answer = predictor.classify(content, top_k=7)
-    bundle = load_bundle(REPOSITORY / SHIPPED_MODEL)
     image = torch.from_numpy(load_image(content)).permute(2, 0, 1)[None]
-    scaled = bundle.logits(image) / bundle.calibration.temperature
+    scaled = shipped.logits(image) / shipped.calibration.temperature
     probs, ids = scaled.softmax(dim=1)[0].topk(7)
     assert [one.label for one in answer.classes] == ids.tolist()
     assert [one.prob for one in answer.classes] == pytest.approx(probs.tolist(), abs=CLOSE)

@@ -4,7 +4,6 @@ import json
 import random
 import socket
 import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -12,6 +11,8 @@ import httpx
 import pytest
 from gradio_client import Client, handle_file
 
+from resnet_cifar100.cli import main
+from resnet_cifar100.config import SHIPPED_MODEL
 from resnet_cifar100.data.images import MAX_BYTES
 from tests.conftest import REPOSITORY
 from tests.data.images.pictures import encode, picture, png_of
@@ -240,23 +241,16 @@ def test_hostile_variables_are_ignored(tmp_path):
         assert config["vibe_mode"] is config["analytics_enabled"] is config["mcp_server"] is False
 
 
-def test_weights_that_are_not_there_are_named_with_the_command_that_makes_them(tmp_path):
-    done = subprocess.run(
-        [sys.executable, str(REPOSITORY / "huggingface_app" / "app.py")],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 4
-    assert "python train.py" in done.stderr
-    assert "Traceback" not in done.stderr
+def test_weights_that_are_not_there_are_named_with_the_command_that_makes_them(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    assert main(["app"]) == 4
+    assert "python train.py" in capsys.readouterr().err
 
 
-def test_a_port_in_use_is_said_so(server, tmp_path):
+def test_a_port_in_use_is_said_so(server, capsys):
     port = server.url.rsplit(":", 1)[1]
-    command = [sys.executable, str(REPOSITORY / "huggingface_app" / "app.py"), "--port", port]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 3
-    assert f"--port {port}" in done.stderr
-    assert "Traceback" not in done.stderr
+    weights = str(REPOSITORY / SHIPPED_MODEL)
+    assert main(["app", "--port", port, "--checkpoint-path", weights]) == 3
+    assert f"--port {port}" in capsys.readouterr().err

@@ -1,18 +1,11 @@
 import dataclasses
 from pathlib import Path
 
-import pytest
-
-from resnet_cifar100.bundle import Calibration, describe, load_bundle
+from resnet_cifar100.bundle import Calibration, describe
 from resnet_cifar100.serve.texts import about
 from tests.conftest import REPOSITORY
 
 WEIGHTS = REPOSITORY / "weights" / "fast.safetensors"
-
-
-@pytest.fixture(scope="module")
-def shipped():
-    return load_bundle(WEIGHTS)
 
 
 def test_the_card_says_how_good_the_network_is_and_what_it_calls_strange(shipped):
