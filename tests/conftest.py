@@ -18,11 +18,14 @@ from resnet_cifar100.data.cifar100 import (
 )
 from resnet_cifar100.data.synthetic import write_synthetic
 
-# What a machine may have set for other purposes.
-for _name in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "RANK", "WORLD_SIZE"):
+# What a machine may have set for other purposes; with GIT_DIR a test would commit to that one.
+_COLORS = ("FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
+_RANKS = ("RANK", "WORLD_SIZE", "TORCHELASTIC_RUN_ID")
+for _name in (*_COLORS, *_RANKS, *(name for name in os.environ if name.startswith("GIT_"))):
     os.environ.pop(_name, None)
 _LOOPBACK = "127.0.0.1,localhost"
 os.environ |= {"CUDA_VISIBLE_DEVICES": "", "NO_PROXY": _LOOPBACK, "no_proxy": _LOOPBACK}
+os.environ["COLUMNS"] = "120"
 torch.set_num_threads(1)  # the nets here are too small to share
 REPOSITORY = Path(__file__).resolve().parents[1]
 
