@@ -30,6 +30,12 @@ torch.set_num_threads(1)  # the nets here are too small to share
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """What a test draws is the same each time, and in whatever order tests run."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture(scope="session")
 def real_data_dir() -> Path:
     """The folder of the official files; where there are none, the tests that ask are skipped."""
