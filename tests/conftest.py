@@ -21,13 +21,16 @@ from resnet_cifar100.data.cifar100 import (
 from resnet_cifar100.data.synthetic import write_synthetic
 from tests.interruptions import Straight, train_straight, within
 
-# What a machine may have set for other purposes.
-for _name in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "RANK", "WORLD_SIZE"):
+# What a machine may have set for other purposes; with GIT_DIR a test would commit to that one.
+_COLORS = ("FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
+_RANKS = ("RANK", "WORLD_SIZE", "TORCHELASTIC_RUN_ID")
+for _name in (*_COLORS, *_RANKS, *(name for name in os.environ if name.startswith("GIT_"))):
     os.environ.pop(_name, None)
 for _name in [name for name in os.environ if name.startswith(("HF_", "HUGG"))]:
     del os.environ[_name]
 _LOOPBACK = "127.0.0.1,localhost"
 os.environ |= {"CUDA_VISIBLE_DEVICES": "", "NO_PROXY": _LOOPBACK, "no_proxy": _LOOPBACK}
+os.environ["COLUMNS"] = "120"
 torch.set_num_threads(1)  # the nets here are too small to share
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -36,6 +39,12 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only a failing power supply could tell the difference, and no test here makes it fail."""
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """What a test draws is the same each time, and in whatever order tests run."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")

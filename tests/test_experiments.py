@@ -32,15 +32,21 @@ def test_the_flags_of_every_experiment_are_settings(name):
         training_settings(experiment.flags.split())
 
 
-@pytest.mark.parametrize("name", TABLES)
-def test_every_record_has_the_settings_of_its_row(name):
-    for folder in (REPOSITORY / "records").glob(f"????-??-??_{name}"):
-        jobs = list(jobs_of(TABLES[name], Path("checkpoints", name), folder))
-        assert any(job.result for job in jobs)
-        for job in jobs:
-            if record := job.result:
-                config, _ = training_settings(job.command([])[2:])
-                assert record.config == config.without_folders()
+@pytest.mark.parametrize(
+    ("name", "folder"),
+    [
+        pytest.param(name, folder, id=folder.name)
+        for name in TABLES
+        for folder in sorted((REPOSITORY / "records").glob(f"????-??-??_{name}"))
+    ],
+)
+def test_every_record_has_the_settings_of_its_row(name, folder):
+    jobs = list(jobs_of(TABLES[name], Path("checkpoints", name), folder))
+    assert any(job.result for job in jobs)
+    for job in jobs:
+        if record := job.result:
+            config, _ = training_settings(job.command([])[2:])
+            assert record.config == config.without_folders()
 
 
 @pytest.mark.parametrize("name", TABLES)

@@ -47,13 +47,18 @@ def test_training_alone_says_what_it_picked_and_why(has_gpu, recipe, monkeypatch
 
 
 @pytest.mark.parametrize(
-    ("recipe", "epochs", "warmup", "plain"),
-    [("fast", 12, 3, 0), ("fast", 8, 3, 0), ("fast", 2, 1, 0), ("strong", 1, 0.5, 0)],
+    ("recipe", "epochs", "warmup"),
+    [("fast", 12, 3), ("fast", 8, 3), ("fast", 2, 1), ("strong", 1, 0.5)],
 )
-def test_a_short_run_warms_up_for_half_of_it_at_most(recipe, epochs, warmup, plain):
+def test_a_short_run_warms_up_for_half_of_it_at_most(recipe, epochs, warmup):
     config, _ = training_settings(["--recipe", recipe, "--epochs", str(epochs)])
-    assert (config.epochs, config.warmup_epochs, config.plain_epochs) == (epochs, warmup, plain)
+    assert (config.epochs, config.warmup_epochs) == (epochs, warmup)
     assert config == shortened(create_recipe(recipe), epochs)
+
+
+def test_a_short_run_has_plain_epochs_for_half_of_it_at_most():
+    strong = dataclasses.replace(create_recipe("strong"), plain_epochs=15)
+    assert [shortened(strong, epochs).plain_epochs for epochs in (10, 11, 40)] == [5, 5, 15]
 
 
 def test_a_warm_up_that_is_asked_for_stays():

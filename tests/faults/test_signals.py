@@ -29,7 +29,7 @@ def test_runs_told_to_stop_save_where_they_are_and_go_on_exactly(
 ):
     rng = random.Random(0)
     goal = 50 if full else 4
-    stops, slowest, runs = 0, 0.0, 0
+    stops, saved, slowest, runs = 0, 0, 0.0, 0
     while stops < goal:
         # Saved at the stops alone: a state at the interrupted step is the work of the stop.
         config = settings(tiny_data_dir, seed=runs, epochs=20, checkpoint_minutes=1000)
@@ -50,11 +50,13 @@ def test_runs_told_to_stop_save_where_they_are_and_go_on_exactly(
             assert code in (128 + signal.SIGTERM, -signal.SIGTERM)
             words = last_words(stopped) if code > 0 else ""
             if "at step" in words:
-                saved, _ = load_newest_state(stopped / "run")
-                assert f"stopped at step {saved.step} of" in words
+                state, _ = load_newest_state(stopped / "run")
+                assert f"stopped at step {state.step} of" in words
+            saved += "at step" in words
             stops += 1
         assert fingerprint(stopped / "run") == fingerprint(straight / "run")
         runs += 1
+    assert saved
     figure("SIGTERM at random moments", f"{stops} of {stops}: exit 143 within {slowest:.1f} s")
 
 

@@ -14,10 +14,11 @@ import pytest
 
 from resnet_cifar100.engine.record import load_record
 from tests.conftest import REPOSITORY
-from tests.faults.training import free_port
+from tests.faults.training import free_port, newest_step
 from tests.interruptions import fingerprint
 from tests.test_interrupt import command, wait_for_progress
 
+HALF_THE_STEPS = 40  # of 10 epochs
 FLAGS = ("--batch-size", "50", "--dropout", "0.2", "--augment", "mixup", "--epochs", "10")
 TWO_HERE = ("--standalone", "--nproc-per-node", "2")
 
@@ -70,11 +71,17 @@ def wait_for(agent: subprocess.Popen[bytes], workers: Sequence[int]) -> int:
     return code
 
 
-def finish(folder: Path, data_dir: Path, victim: str, seconds: float) -> None:
-    """Train with one kill on the way; start torchrun again only where it was the victim."""
+def wait_for_step(step: int, folder: Path, agent: subprocess.Popen[bytes]) -> None:
+    """Return once a state at that step or a later one is saved."""
+    while newest_step(folder / "run") < step:
+        assert agent.poll() is None
+        time.sleep(0.02)
+
+
+def finish(folder: Path, data_dir: Path, victim: str, step: int) -> None:
+    """Train with one kill from a step on; start torchrun again only where it was the victim."""
     agent = launch(folder, data_dir)
-    wait_for_progress(folder / "run", agent)
-    time.sleep(seconds)
+    wait_for_step(step, folder, agent)
     workers = children_of(agent.pid)
     pid = {"rank 0": workers[0], "rank 1": workers[-1], "torchrun": agent.pid}[victim]
     os.kill(pid, signal.SIGKILL)
@@ -102,7 +109,7 @@ def test_a_run_under_torchrun_outlives_the_death_of_any_process(
     victims = list(itertools.islice(every, 20 if full else 1))
     for number, victim in enumerate(victims):
         folder = tmp_path / str(number)
-        finish(folder, tiny_data_dir, victim, rng.uniform(0, 1))
+        finish(folder, tiny_data_dir, victim, rng.randrange(HALF_THE_STEPS))
         assert fingerprint(folder / "run") == straight
         assert "resnet_cifar100/" not in (folder / "printed").read_text()  # no traceback of ours
     figure(
@@ -118,18 +125,16 @@ def test_a_torchrun_that_is_told_to_stop_leaves_a_state_to_go_on_from(
     count, slowest = 10 if full else 1, 0.0
     for number in range(count):
         folder = tmp_path / str(number)
-        agent = launch(folder, tiny_data_dir, "--checkpoint-minutes", "1000")
-        while not (folder / "run" / "state").exists():
-            assert agent.poll() is None
-            time.sleep(0.02)
-        time.sleep(rng.uniform(0, 1))
+        agent = launch(folder, tiny_data_dir)
+        wait_for_step(rng.randrange(HALF_THE_STEPS), folder, agent)
         workers = children_of(agent.pid)
         agent.terminate()
         began = time.monotonic()
         assert wait_for(agent, workers) != 0
         slowest = max(slowest, time.monotonic() - began)
-        assert load_record(folder / "run").status.startswith("interrupted")
-        assert launch(folder, tiny_data_dir, "--checkpoint-minutes", "0.002").wait(120) == 0
+        stopped_at = f"interrupted: stopped at step {newest_step(folder / 'run')} of"
+        assert load_record(folder / "run").status.startswith(stopped_at)
+        assert launch(folder, tiny_data_dir).wait(120) == 0
         assert fingerprint(folder / "run") == straight
     figure("SIGTERM to torchrun", f"{count} of {count} saved, ended within {slowest:.1f} s")
 

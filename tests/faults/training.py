@@ -128,6 +128,12 @@ def seconds_of_a_whole_life(config: Config, folder: Path) -> float:
     return time.monotonic() - started
 
 
+def newest_step(run_dir: Path) -> int:
+    """Return the step of the newest state, or -1; by names alone, for its owner may remove it."""
+    names = [folder.name for folder in (run_dir / "state").glob("step_*")]
+    return max((int(name.removeprefix("step_").rstrip("+")) for name in names), default=-1)
+
+
 def last_words(folder: Path, rank: int = 0) -> str:
     """Return the sentence that the last process to fail there ended with, if any did."""
     words = folder / f"last_words.{rank}"

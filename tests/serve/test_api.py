@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from resnet_cifar100.serve import api as module
+from resnet_cifar100.serve import calls
 from resnet_cifar100.serve.api import Api
 from resnet_cifar100.serve.uploads import Uploads
 
@@ -59,7 +60,7 @@ def test_calls_that_wait_do_not_shut_out_classify(slow, tmp_path):
         uploads = Uploads(tmp_path)
         api = Api(slow, uploads)
         picture = {"path": str(uploads.add(b"x", "a.png"))}
-        for number in range(module.THREADS + 8):
+        for number in range(calls.MOST_UNFINISHED):
             api.calls.start(str(number % 4), api._call_work(picture))
         while slow.at_work < module.THREADS:
             await asyncio.sleep(0.01)
@@ -71,6 +72,29 @@ def test_calls_that_wait_do_not_shut_out_classify(slow, tmp_path):
             return await asked
 
     assert asyncio.run(asyncio.wait_for(run(), 30)).status_code == 422
+
+
+def test_one_call_more_than_may_wait_is_told_to_come_back(slow, tmp_path):
+    async def run():
+        uploads = Uploads(tmp_path)
+        picture = {"path": str(uploads.add(b"x", "a.png"))}
+        transport = httpx.ASGITransport(app=Api(slow, uploads).create_app())
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            replies = [
+                await client.post(
+                    "/gradio_api/queue/join",
+                    json={"data": [picture], "session_hash": str(number % 4)},
+                )
+                for number in range(calls.MOST_UNFINISHED + 1)
+            ]
+        slow.go.set()
+        return replies
+
+    *begun, refused = asyncio.run(asyncio.wait_for(run(), 30))
+    assert {reply.status_code for reply in begun} == {200}
+    assert refused.status_code == 503
+    assert refused.headers["retry-after"] == "1"
+    assert "try again" in refused.json()["error"]
 
 
 class FullDisk(Uploads):

@@ -1,4 +1,4 @@
-"""The page in a real browser. Needs Chromium (on Debian: apt install chromium).
+"""The page in a real browser. Needs Chromium (on Debian: apt install chromium) or Chrome.
 
 SCREENSHOTS=FOLDER keeps what the tests see.
 """
@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here")
 ANSWER_MS = 15_000
 COPY = """async bytes => navigator.clipboard.write([new ClipboardItem(

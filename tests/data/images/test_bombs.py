@@ -162,8 +162,8 @@ def bomb_costs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[bool
 def test_a_bomb_is_disarmed_at_once(name: str, bomb_costs: dict) -> None:
     answered, seconds, mebibytes = bomb_costs[name]
     assert answered == BOMBS[name][1]
-    assert seconds < 0.6  # at most 0.25 measured, for 5 MB of GIF comments; unguarded 50
-    assert mebibytes < 50  # unguarded up to 2,000
+    assert seconds < 5  # at most 0.25 measured, for 5 MB of GIF comments; unguarded 50
+    assert mebibytes < 200  # unguarded up to 2,000
 
 
 def test_a_bomb_warning_is_a_refusal_and_reaches_nobody() -> None:
