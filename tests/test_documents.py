@@ -9,17 +9,20 @@ from pathlib import Path
 import pytest
 
 from resnet_cifar100.cli.train import training_settings
-from resnet_cifar100.config import BEST_MODEL
+from resnet_cifar100.config import BEST_MODEL, ModelConfig
 from resnet_cifar100.engine.record import load_record
+from resnet_cifar100.errors import ProjectError
+from resnet_cifar100.models.summary import summarize
 from resnet_cifar100.recipes import create_recipe
 from tests.conftest import REPOSITORY
+from tests.test_architecture import LAYERS
 
 README = (REPOSITORY / "README.md").read_text()
 
 
 def runs_of(row: str) -> list[Path]:
     """The folders of the runs that a row of the results links to; a table has none."""
-    folders = (REPOSITORY / name for name in re.findall(r"\]\((records/[^/)]+)", row))
+    folders = (REPOSITORY / name for name in re.findall(r"\]\((?:\.\./)?(records/[^/)]+)", row))
     return [folder for folder in folders if (folder / "run.json").exists()]
 
 
@@ -53,5 +56,64 @@ def test_every_command_that_trains_has_flags_that_there_are(page, monkeypatch):
     for block in re.findall(r"```bash\n(.*?)```", page.read_text(), re.DOTALL):
         for line in block.replace("\\\n", " ").splitlines():
             words = shlex.split(line.replace("$seed", "0"), comments=True)
-            if "train.py" in words and "--resume" not in words:
+            if "train.py" in words and ("--resume" not in words or "--run-dir" in words):
                 training_settings(words[words.index("train.py") + 1 :])
+
+
+RESULTS = (REPOSITORY / "docs/results.md").read_text().split("\n## ")[1]  # the table of accuracies
+MEASURED = [row for row in RESULTS.splitlines() if row.startswith("|") and runs_of(row)]
+
+
+@pytest.mark.parametrize("row", MEASURED, ids=lambda row: row[2:60])
+def test_the_results_state_what_their_records_say(row):
+    runs = list(map(load_record, runs_of(row)))
+    _, _, _, top1, top5, time, speed, _, seeds, _, _ = map(str.strip, row.split("|"))
+    each = [f"{100 * run.result['test/top1']:.2f}" for run in runs]
+    mean = statistics.mean(100 * run.result["test/top1"] for run in runs)
+    assert f"{mean:.2f}%" in top1.replace("**", "")
+    assert int(seeds) == len(runs)
+    if len(runs) > 1:
+        assert f"({', '.join(each)})" in top1
+    assert top5 == f"{statistics.mean(100 * run.result['test/top5'] for run in runs):.2f}%"
+    seconds = [run.history.epochs[-1]["train_seconds"] for run in runs]
+    stated = [seconds_of(text) for text in re.findall(r"\d+:\d\d(?::\d\d)?", time)]
+    assert any(abs(stated[0] - own) <= 1 for own in seconds)
+    for number, run, own in zip(speed.split(", "), runs, seconds, strict=True):
+        images = run.config.epochs * run.steps_per_epoch * run.config.batch_size
+        assert number == f"{images / own:,.0f}"
+
+
+def seconds_of(text: str) -> int:
+    """Return the seconds that "8:43" or "1:08:32" are."""
+    return sum(int(part) * 60**power for power, part in enumerate(reversed(text.split(":"))))
+
+
+def test_the_readme_has_the_table_of_the_documented_network():
+    summary = summarize(ModelConfig())
+    for part in summary.parts[:5]:  # README takes the last norm and the head together
+        (row,) = (row for row in README.splitlines() if row.startswith(f"| {part.name} | "))
+        _, layers, shape, parameters, multiply_adds = map(str.strip, row[1:-1].split("|"))
+        assert layers.startswith(part.layers) or part.name == "stem"
+        assert shape == " x ".join(map(str, part.shape))
+        assert int(parameters.replace(",", "")) == part.parameters
+        assert multiply_adds == f"{part.multiply_adds / 1e6:.2f} M"
+    assert f"**{summary.parameters:,}** | {summary.multiply_adds / 1e6:.2f} M" in README
+
+
+ARCHITECTURE = (REPOSITORY / "docs/architecture.md").read_text()
+
+
+def test_the_map_of_the_package_is_the_one_that_imports_follow():
+    table = ARCHITECTURE.split("## Layers")[1].split("## ")[0]
+    rows = [row.split("|")[1] for row in table.splitlines() if row.startswith("| `")]
+    named = [tuple(re.findall(r"`([a-z]+)(?:\.py|/)`", row)) for row in rows]
+    assert sum(named, ()) == tuple(name for layer in LAYERS for name in layer)
+
+
+def test_every_exit_code_has_its_row():
+    table = ARCHITECTURE.split("## Exit codes")[1].split("## ")[0]
+    stated = {int(code) for code in re.findall(r"^\| (\d+)", table, re.MULTILINE)}
+    raised = {
+        error.exit_code for error in ProjectError.__subclasses__() if "exit_code" in vars(error)
+    }
+    assert stated == {0, 1, 8, 130, *raised}
