@@ -31,6 +31,8 @@ for _name in [name for name in os.environ if name.startswith(("HF_", "HUGG"))]:
 _LOOPBACK = "127.0.0.1,localhost"
 os.environ |= {"CUDA_VISIBLE_DEVICES": "", "NO_PROXY": _LOOPBACK, "no_proxy": _LOOPBACK}
 os.environ["COLUMNS"] = "120"
+# Where npm reaches nobody, it is tried once, half a minute at most, and its tests are skipped.
+os.environ |= {"npm_config_fetch_retries": "0", "npm_config_fetch_timeout": "30000"}
 torch.set_num_threads(1)  # the nets here are too small to share
 REPOSITORY = Path(__file__).resolve().parents[1]
 

@@ -1,6 +1,7 @@
 """Runs told to stop by Ctrl-C and SIGTERM, as a user meets them; tests/faults has kill -9."""
 
 import json
+import shlex
 import signal
 import subprocess
 import sys
@@ -76,3 +77,19 @@ def test_a_reader_that_leaves_ends_no_training(tmp_path, tiny_data_dir):
         complaint = process.stderr.read()
     assert (process.returncode, complaint) == (0, "")
     assert '"finished"' in next(tmp_path.glob("checkpoints/*/run.json")).read_text()
+
+
+def test_a_run_whose_time_is_up_says_the_command_that_goes_on_with_it(tmp_path, tiny_data_dir):
+    folder = tmp_path / "my runs"
+    folder.mkdir()
+    hours = ("--max-hours", str(1 / 3600), "--epochs", "400")
+    stopped = run(*command(folder, tiny_data_dir, *hours))
+    assert stopped.returncode == 8, stopped.stderr
+    sentence, words = stopped.stderr.strip().split("Go on with: ")
+    assert "and saved" in sentence
+    step = load_newest_state(folder / "run")[0].step
+    _, *words = shlex.split(words)
+    assert words == ["train.py", "--resume", "--run-dir", f"{folder}/run"]
+    resumed = run(*words, "--max-hours", "0", "--epochs", step // 16 + 1)
+    assert resumed.returncode == 0, resumed.stderr
+    assert f"at step {step} of" in resumed.stdout

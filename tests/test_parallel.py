@@ -1,17 +1,23 @@
 """Several processes that train as one; tests/faults starts them with torchrun too."""
 
+import dataclasses
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from torch import nn
 
 from resnet_cifar100.config import Config
 from resnet_cifar100.data.loader import Split, TrainLoader
 from resnet_cifar100.engine.record import load_record
+from resnet_cifar100.engine.trainer import fit
 from resnet_cifar100.errors import ConfigError
-from resnet_cifar100.parallel import _name_of_this_start, process_group
-from tests.faults.training import ends_of, settings, start_together
+from resnet_cifar100.models.factory import create_model
+from resnet_cifar100.parallel import _name_of_this_start, process_group, share_norms
+from tests.faults.poison import OtherData
+from tests.faults.training import ends_of, last_words, settings, start_together
+from tests.interruptions import fingerprint
 
 CPU = torch.device("cpu")
 
@@ -75,3 +81,41 @@ def test_two_processes_learn_as_one_does(tmp_path, tiny_data_dir):
         losses[processes] = [row["train/loss"] for row in record.history.epochs]
     assert losses[2] == pytest.approx(losses[1], rel=0.05)
     assert losses[2] != losses[1]
+
+
+def test_all_processes_train_with_the_settings_of_the_main_one(tmp_path, tiny_data_dir):
+    config = settings(tiny_data_dir, epochs=1)
+    assert not any(ends_of(start_together(config, tmp_path / "alike")))
+    others = {"lr": 0.5, "epochs": 2, "seed": 7, "dropout": 0.0}
+    configs = [config, dataclasses.replace(config, **others)]
+    assert not any(ends_of(start_together(configs, tmp_path / "unlike")))
+    one, other = (fingerprint(tmp_path / name / "run") for name in ("alike", "unlike"))
+    assert one == other
+
+
+def test_a_process_with_another_data_set_says_so_and_ends_all(tmp_path, tiny_data_dir):
+    together = start_together(settings(tiny_data_dir), tmp_path, OtherData())
+    assert ends_of(together) == [9, 2]
+    assert "trains on SYNTHETIC, this one has CIFAR-100: --data-dir" in last_words(tmp_path, 1)
+
+
+@pytest.mark.parametrize("name", ["resnet44v2", "resnet20", "speednet"])
+def test_shared_norms_leave_none_that_sees_one_process_alone(name):
+    config = Config(model=name, dropout=0.0).model_config
+    model = create_model(config)
+    before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    share_norms(model, torch.device("cuda"))  # torch looks for a GPU only when one is used
+    norms = [one for one in model.modules() if isinstance(one, nn.modules.batchnorm._NormBase)]
+    assert norms
+    assert all(isinstance(one, nn.SyncBatchNorm) for one in norms)
+    after = model.state_dict()
+    assert list(after) == list(before)
+    assert all(torch.equal(after[key], tensor) for key, tensor in before.items())
+
+
+def test_norms_cannot_be_shared_without_a_gpu(tiny_config, tiny_dataset, tmp_path, console):
+    config = dataclasses.replace(tiny_config, sync_norms=True)
+    with pytest.raises(ConfigError, match="--sync-norms must be false without a GPU") as refused:
+        fit(config, tiny_dataset, tmp_path / "run", console)
+    assert refused.value.exit_code == 3
+    assert not (tmp_path / "run").exists()

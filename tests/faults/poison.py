@@ -1,5 +1,6 @@
 """Faults that are put into a training from inside, by the process that has them."""
 
+import dataclasses
 import hashlib
 import os
 import signal
@@ -11,6 +12,7 @@ import torch
 from resnet_cifar100.engine import step, trainer
 from resnet_cifar100.engine.state import TrainState
 from resnet_cifar100.parallel import rank
+from tests.faults import training
 
 
 @dataclass(frozen=True)
@@ -113,3 +115,17 @@ class FrozenNorms:
         trainer.create_state = create_frozen
         if self.kill:
             self.kill()
+
+
+@dataclass(frozen=True)
+class OtherData:
+    """Gives one process a data set of another title."""
+
+    who: int = 1
+
+    def __call__(self) -> None:
+        if rank() == self.who:
+            load = training.load_dataset
+            training.load_dataset = lambda config: dataclasses.replace(
+                load(config), title="CIFAR-100"
+            )

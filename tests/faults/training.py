@@ -84,15 +84,19 @@ def start(
 
 
 def start_together(
-    config: Config, folder: Path, fault: Fault | None = None, processes: int = 2
+    config: Config | Sequence[Config],
+    folder: Path,
+    fault: Fault | None = None,
+    processes: int = 2,
 ) -> list[BaseProcess]:
     """Start or resume a run of several processes, as torchrun would; return them by rank."""
+    configs = [config] * processes if isinstance(config, Config) else config
     place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    place["WORLD_SIZE"] = str(processes)
-    ranks = (
-        {"RANK": number, "LOCAL_RANK": number, **place} for number in map(str, range(processes))
-    )
-    return [start(config, folder, one, fault) for one in ranks]
+    place["WORLD_SIZE"] = str(len(configs))
+    return [
+        start(own, folder, {"RANK": str(number), "LOCAL_RANK": str(number), **place}, fault)
+        for number, own in enumerate(configs)
+    ]
 
 
 def free_port() -> int:
