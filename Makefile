@@ -15,7 +15,7 @@ quickstart: $(READY) ## set up, then train the quick recipe: a first result in m
 setup: .venv/.ready-dev ## set up everything that training, testing and checking need
 
 test: .venv/.ready-dev ## set up, then run the whole test suite
-	$(PY) -m pytest --numprocesses auto --maxprocesses 4
+	$(PY) -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 check: .venv/.ready-dev ## formatting, lint, types, direction of imports
 	$(PY) -m ruff format --check .
