@@ -42,7 +42,7 @@ def summarize(config: ModelConfig) -> Summary:
     def record(module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
         shapes[module] = tuple(output.shape[1:])
         if isinstance(module, nn.Conv2d | nn.Linear):
-            counts[module] = module.weight.numel() * output[0, 0].numel()
+            counts[module] = module.weight[0].numel() * output[0].numel()
 
     for module in model.modules():
         module.register_forward_hook(record)
