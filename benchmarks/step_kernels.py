@@ -2,8 +2,8 @@
 
     python -m benchmarks.step_kernels [--device cpu] [--models resnet44v2,speednet,...]
 
-On a GPU the kernels of a replayed CUDA graph, compiled where the machine can; on a CPU the
-operators of the eager step. It says what bounds a step: too many small kernels, too little
+On a GPU the kernels of a replayed CUDA graph, compiled where the recipe is; on a CPU the operators
+of the eager step. It says what bounds a step: too many small kernels, too little
 arithmetic in each, or a device that waits.
 """
 
@@ -94,17 +94,16 @@ def tables(asked: Asked) -> Iterator[Table]:
     is_cuda = asked.device == "cuda"
     kinds, longest, samples = [], [], {}
     for name in asked.models:
-        is_compiled = is_cuda and not asked.compile_fault
-        config = dataclasses.replace(
-            subjects(asked)[name].config, precision=asked.precision, compile=is_compiled
-        )
+        config = subjects(asked)[name].config
+        is_compiled = is_cuda and config.compile and not asked.compile_fault
+        config = dataclasses.replace(config, precision=asked.precision, compile=is_compiled)
         for image_size in config.image_sizes:
             block = step_block(config, image_size)
             block(1)
             seconds = [block(STEPS[asked.device])[0] for _ in range(asked.rounds)]
             step_ms = 1e3 * statistics.median(seconds)
             kernels = profiled(config, image_size)
-            label = [name, str(image_size)]
+            label = [f"{name}, compiled" if is_compiled else name, str(image_size)]
             kinds.append([*label, f"{step_ms:,.2f}", *kind_cells(kernels, step_ms)])
             for kernel in kernels[:LONGEST]:
                 cells = [f"{kernel.calls:,.1f}", f"{kernel.ms:,.3f}", f"{kernel.ms / step_ms:.1%}"]

@@ -29,12 +29,13 @@ from resnet_cifar100.recipes import training_command
 from resnet_cifar100.runtime import choose_device, describe_device, environment
 
 TARGET = 0.75
-ONLY_AT_THE_END = 1_000_000  # of an epoch; at a point within it the host would wait for the GPU
+COMPILED = f"{WHOLE}_compiled"
 HOW = (
     "`{command}` on {title}, one training for each seed. Test top-1 is that of the final weights. "
-    "Seconds are of training steps with their loading, as `train.py` counts them (here with one "
-    "point of the loss curve an epoch): without evaluation, and without what comes before the "
-    "first step, which is the column Warm-up. At {target:.0%}: the seconds until the first epoch "
+    "Seconds are of training steps with their loading, as `train.py` counts them: without "
+    "evaluation, and without what comes before the first step. Of that, compiling and capturing is "
+    "the column Warm-up; making the network and padding the images is in none. At {target:.0%}: "
+    "the seconds until the first epoch "
     "that ended with at least that, for seeds whose final weights have it; the curve chooses "
     "nothing. The spread is the standard deviation over seeds."
 )
@@ -43,7 +44,7 @@ HOW = (
 def settings_of(asked: Asked, seed: int) -> Config:
     """Return the settings of the training of one seed."""
     config, _ = training_settings(["--recipe", "fast", *asked.training_flags])
-    return dataclasses.replace(config, seed=seed, device=asked.device, log_steps=ONLY_AT_THE_END)
+    return dataclasses.replace(config, seed=seed, device=asked.device)
 
 
 def train(config: Config) -> RunRecord:
@@ -79,13 +80,13 @@ def seconds_to_target(epochs: Sequence[dict[str, float]], final: float) -> float
     return next((e["train_seconds"] for e in epochs if e.get("test/top1", 0.0) >= TARGET), None)
 
 
-def earlier_outcomes(asked: Asked, key: dict[str, Any]) -> list[dict[str, Any]]:
+def earlier_outcomes(asked: Asked, name: str, key: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the seeds that --out holds already.
 
     Raises:
         ConfigError: where they are of other settings, or of code that is not known to be the same.
     """
-    table = asked.earlier.get(WHOLE)
+    table = asked.earlier.get(name)
     if table is None:
         return []
     if table.samples["key"] != key or key["uncommitted_changes"]:
@@ -136,15 +137,15 @@ def _mean_cell(column: str, values: Sequence[float], count: int) -> str:
     return text if len(values) == count else f"{text} ({len(values)} of {count} seeds)"
 
 
-def table_of(asked: Asked, key: dict[str, Any], outcomes: list[dict[str, Any]]) -> Table:
+def table_of(asked: Asked, name: str, key: dict[str, Any], outcomes: list[dict[str, Any]]) -> Table:
     """Return the table of the seeds so far."""
     command = training_command(settings_of(asked, seed=0))
     reached = sum(o["top1"] >= TARGET for o in outcomes)
     mean = statistics.fmean(o["top1"] for o in outcomes)
     title = " and ".join(sorted({o["title"] for o in outcomes}))
     return Table(
-        name=WHOLE,
-        title=f"Time to {TARGET:.0%}",
+        name=name,
+        title=f"Time to {TARGET:.0%}{', compiled' if name == COMPILED else ''}",
         how=HOW.format(command=command, title=title, target=TARGET),
         head=["Seed", "Test top-1", "Training s", "Warm-up s", f"At {TARGET:.0%} s"],
         rows=rows(outcomes),
@@ -156,16 +157,22 @@ def table_of(asked: Asked, key: dict[str, Any], outcomes: list[dict[str, Any]]) 
     )
 
 
-def tables(asked: Asked) -> Iterator[Table]:
+def tables(asked: Asked, name: str = WHOLE) -> Iterator[Table]:
     """Yield the table anew after each seed, so that a stopped call loses one training at most."""
     key = key_of(asked)
-    outcomes = earlier_outcomes(asked, key)
+    outcomes = earlier_outcomes(asked, name, key)
     done = {o["seed"] for o in outcomes}
     for seed in range(asked.seeds):
         if seed not in done:
             outcomes.append(outcome(train(settings_of(asked, seed))))
         outcomes.sort(key=lambda o: int(o["seed"]))
-        yield table_of(asked, key, outcomes)
+        yield table_of(asked, name, key, outcomes)
+
+
+def compiled_tables(asked: Asked) -> Iterator[Table]:
+    """Yield the same of compiled networks: which of the two is faster is not known beforehand."""
+    flags = (*asked.training_flags, "--compile")
+    yield from tables(dataclasses.replace(asked, training_flags=flags), COMPILED)
 
 
 if __name__ == "__main__":

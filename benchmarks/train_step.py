@@ -204,8 +204,7 @@ def network_tables(
     subject = subjects(asked)[name]
     measured = measure(subject, asked, process)
     yield step_table(name, subject, measured, rates, asked)
-    if len(subject.config.image_sizes) > 1:
-        yield run_table(name, subject, measured, rates, asked)
+    yield run_table(name, subject, measured, rates, asked)
 
 
 def step_table(

@@ -68,7 +68,7 @@ def test_flags_of_train_py_reach_the_trainings_and_no_other_benchmark(capsys):
     config = accuracy.settings_of(asked, seed=4)
     assert (config.recipe, config.epochs, config.width) == ("quick", 2, 0.25)
     assert (config.seed, config.warmup_epochs) == (4, 1.0)
-    assert "--width 0.25" in accuracy.table_of(asked, {}, [outcome(4, 0.7, 1.0)]).how
+    assert "--width 0.25" in accuracy.table_of(asked, page.WHOLE, {}, [outcome(4, 0.7, 1.0)]).how
     with pytest.raises(SystemExit) as refused:
         page.main({"loader": lambda _asked: iter(())}, ["--epochs", "2"])
     assert refused.value.code == 2
