@@ -84,6 +84,9 @@ def glance(material: Material) -> list[tuple[str, str]]:
         ]
     if record and record.history.epochs:
         rows.append(("generalisation gap", f"{100 * record.history.top1_gap:.1f} points"))
+        if record.train_eval_gap is not None:
+            gap = f"{100 * record.train_eval_gap:.1f} points"
+            rows.append(("the same, training images as they are", gap))
         rows.append(("training time", duration(record.history.train_seconds)))
     summary = summarize(material.config.model_config)
     rows.append(("parameters", f"{summary.parameters / 1e6:.2f} M"))

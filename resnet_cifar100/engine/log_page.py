@@ -54,6 +54,9 @@ def result_rows(record: RunRecord) -> list[tuple[str, str]]:
             ("Test top-5", f"{record.result['test/top5']:.2%}"),
             ("Test loss", f"{record.result['test/loss']:.4f}"),
         ]
+        if record.train_eval_gap is not None:
+            own = f"{record.result['train_eval/top1']:.2%}"
+            rows.append(("Train top-1 of the same weights, images as they are", own))
     if epochs and record.history.split == "val":
         best = record.history.best_epoch("val/top1")
         rows.append((f"Best val top-1 (epoch {best + 1})", f"{epochs[best]['val/top1']:.2%}"))
@@ -92,6 +95,12 @@ def analysis(record: RunRecord) -> str:
         f"Train top-1 on augmented images ends at {epochs[-1]['train/top1']:.2%}: a generalisation "
         f"gap of {100 * record.history.top1_gap:.1f} points."
     )
+    if record.result and record.train_eval_gap is not None:
+        lines.append(
+            f"Of training images as they are these weights know "
+            f"{record.result['train_eval/top1']:.2%}, "
+            f"{100 * record.train_eval_gap:.1f} points more than of test images."
+        )
     if teacher := record.environments[-1].get("teacher"):
         lines.append(
             "Besides the labels it learned from the answers of another network: "

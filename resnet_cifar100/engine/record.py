@@ -40,6 +40,13 @@ class RunRecord:
     history: History
     result: Row | None = None
 
+    @property
+    def train_eval_gap(self) -> float | None:
+        """Top-1 on training images as they are less that on test images; earlier runs have none."""
+        if not self.result or "train_eval/top1" not in self.result:
+            return None
+        return float(self.result["train_eval/top1"] - self.result["test/top1"])
+
     def save(self, folder: Path) -> None:
         """Write the files; each is replaced in one step.
 
@@ -99,11 +106,12 @@ def load_record(folder: Path) -> RunRecord:
 
 def _check(record: RunRecord) -> None:
     """Refuse with a ValueError what is not as `save` writes it."""
-    split = record.history.split
+    split, result = record.history.split, record.result or {}
     rows = [
         (record.history.epochs, [*_EPOCH_KEYS, *(f"{split}/{key}" for key in _MEASURED)]),
         (record.history.steps, _STEP_KEYS),
-        ([record.result] if record.result else [], [f"test/{key}" for key in _MEASURED]),
+        ([result] if result else [], [f"test/{key}" for key in _MEASURED]),
+        ([result], [key for key in result if key.startswith("train_eval/")]),
         ([vars(record)], ["parameters", "multiply_adds", "steps_per_epoch"]),
         ([vars(record.history)], ["train_seconds", "warmup_seconds"]),
     ]
@@ -116,7 +124,7 @@ def _check(record: RunRecord) -> None:
         raise ValueError("no environment")
     if record.title not in TITLES or record.steps_per_epoch < 1:
         raise ValueError("no data set of this project")
-    if record.result and not {"epoch", "chosen_by"} <= record.result.keys():
+    if result and not {"epoch", "chosen_by"} <= result.keys():
         raise ValueError("a result without its epoch")
 
 

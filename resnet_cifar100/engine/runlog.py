@@ -103,18 +103,34 @@ class RunLog:
         """
         self._losses_since_last_point()
 
-    def point(self) -> None:
-        """Add a point to the loss curve: the mean loss since the last one; else as `check`."""
+    def points(self) -> None:
+        """Bring the loss curve up to this step, a point each `log_steps`; else as `check`.
+
+        A point is the mean loss since the last one. On a CPU there is one to add. On a GPU there
+        are those of an epoch, whose steps share the time evenly: only at its end is it waited for.
+        """
         state, steps = self.state, self.state.history.steps
         losses = self._losses_since_last_point()
         last_seconds = steps[-1]["train_seconds"] if steps else 0.0
         self.add_elapsed()
-        seconds = state.history.train_seconds
-        lr = lr_at(state.step - 1, state.config, steps_per_epoch=state.steps_per_epoch)
-        loss = sum(losses) / len(losses)
-        steps.append({"step": state.step, "train/loss": loss, "lr": lr, "train_seconds": seconds})
-        images_per_s = len(losses) * state.batch_size / (seconds - last_seconds)
-        self.progress.live(loss=loss, lr=lr, images_per_s=images_per_s)
+        seconds_per_step = (state.history.train_seconds - last_seconds) / len(losses)
+        first = state.step - len(losses)
+        every = state.config.log_steps
+        for step in [*range(first - first % every + every, state.step, every), state.step]:
+            part, losses = losses[: step - first], losses[step - first :]
+            point = {
+                "step": step,
+                "train/loss": sum(part) / len(part),
+                "lr": lr_at(step - 1, state.config, steps_per_epoch=state.steps_per_epoch),
+                "train_seconds": last_seconds + seconds_per_step * len(part),
+            }
+            steps.append(point)
+            first, last_seconds = step, point["train_seconds"]
+        self.progress.live(
+            loss=point["train/loss"],
+            lr=point["lr"],
+            images_per_s=state.batch_size / seconds_per_step,
+        )
 
     def _losses_since_last_point(self) -> list[float]:
         state, steps = self.state, self.state.history.steps

@@ -1,14 +1,22 @@
 """Folders of runs: one a run, beside best_model.pth, never used twice."""
 
 import contextlib
+import dataclasses
 import itertools
+from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 
-from resnet_cifar100.config import Config
+from filelock import FileLock, Timeout
+
+from resnet_cifar100.bundle import load_bundle, save_bundle
+from resnet_cifar100.config import BEST_MODEL, HOUSEKEEPING, Config
 from resnet_cifar100.engine.checkpoint import load_newest_state
-from resnet_cifar100.engine.record import load_record
+from resnet_cifar100.engine.log_page import render_markdown
+from resnet_cifar100.engine.record import RunRecord, load_record
 from resnet_cifar100.errors import CheckpointError, ConfigError
+from resnet_cifar100.parallel import is_main_process
+from resnet_cifar100.storage import replace_file
 
 
 def new_run_dir(config: Config) -> Path:
@@ -37,6 +45,57 @@ def newest_run_dir(checkpoint_dir: Path) -> Path:
     raise CheckpointError(
         f"no unfinished run in {checkpoint_dir}/ to resume; start one without --resume"
     )
+
+
+def finished_before(config: Config, run_dir: Path) -> RunRecord | None:
+    """Return the record of a run that has done all that these settings ask for, if this is one.
+
+    Its weights and its page are then where the settings want them. Of several processes the main
+    one knows.
+
+    Raises:
+        CheckpointError: where its weights cannot be read, or not be written there.
+    """
+    if not is_main_process():
+        return None
+    try:
+        record = load_record(run_dir)
+    except CheckpointError:  # there is none yet, or it says nothing
+        return None
+    is_same = all(
+        getattr(record.config, field.name) == getattr(config, field.name)
+        for field in dataclasses.fields(config)
+        if field.name not in HOUSEKEEPING
+    )
+    if record.status != "finished" or not is_same:
+        return None
+    save_bundle(load_bundle(run_dir / BEST_MODEL.name), config.checkpoint_path)
+    replace_file(config.log_file, render_markdown(record))
+    return dataclasses.replace(record, config=config)
+
+
+@contextlib.contextmanager
+def only_writer(run_dir: Path) -> Iterator[None]:
+    """Hold the lock of a run's folder; the system lets go of it even if this process is killed.
+
+    Raises:
+        CheckpointError: where another process trains there, or the folder cannot be made.
+    """
+    if not is_main_process():
+        yield
+        return
+    lock = FileLock(run_dir / ".lock")
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise CheckpointError(f"another process is training in {run_dir}") from error
+    except OSError as error:
+        raise CheckpointError(f"{run_dir} cannot be used ({error.strerror or error})") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def recorded_config(run_dir: Path) -> Config:

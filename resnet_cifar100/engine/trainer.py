@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from filelock import FileLock, Timeout
 from rich.console import Console
 from torch import Tensor
 
@@ -23,11 +22,12 @@ from resnet_cifar100.engine.metrics import Metrics
 from resnet_cifar100.engine.record import Row, RunRecord
 from resnet_cifar100.engine.resume import resume_if_present
 from resnet_cifar100.engine.runlog import RunLog
+from resnet_cifar100.engine.runs import finished_before, only_writer
 from resnet_cifar100.engine.schedule import lr_at
 from resnet_cifar100.engine.state import TrainState, create_state
 from resnet_cifar100.engine.step import train_step, warm_up
 from resnet_cifar100.engine.stop import TIME_IS_UP, Stop, StopRequested
-from resnet_cifar100.errors import CheckpointError, DataError, InterruptedRunError
+from resnet_cifar100.errors import DataError, InterruptedRunError
 from resnet_cifar100.parallel import (
     from_main_process,
     is_main_process,
@@ -39,6 +39,7 @@ from resnet_cifar100.runtime import Runtime, choose_device, create_runtime
 
 # A GPU's epoch may take a quarter of a second, and to write its state twice that.
 SECONDS_BETWEEN_SAVES = 10.0
+TRAIN_EVAL_IMAGES = 10_000  # as many as there are test images
 
 
 def fit(config: Config, dataset: Dataset, run_dir: Path, console: Console) -> RunRecord:
@@ -63,6 +64,10 @@ def fit(config: Config, dataset: Dataset, run_dir: Path, console: Console) -> Ru
                 f"the main process trains on {title}, this one has {dataset.title}: --data-dir has "
                 "to name a folder with the same on every machine"
             )
+        if record := from_main_process(finished_before(config, run_dir)):
+            note = f"{run_dir} is finished: nothing is left to train."
+            console.print(note, highlight=False, markup=False, soft_wrap=True)
+            return record
         return _fit(config, create_runtime(config), dataset, run_dir, console)
 
 
@@ -76,7 +81,7 @@ def _fit(
     test = dataset.test.to(runtime.device)
     val = val.to(runtime.device) if val else None
     stop = Stop(config.max_hours)
-    with _only_writer(run_dir):
+    with only_writer(run_dir):
         for note in _prepare(state, loader, run_dir):
             console.print(note, highlight=False, markup=False, soft_wrap=True)
         last_save = -math.inf
@@ -96,7 +101,7 @@ def _fit(
                     save_state(state, run_dir)
                     log.write()
                     last_save = time.monotonic()
-            if result := measure_result(log, stop, test):
+            if result := measure_result(log, stop, train=loader.split, test=test):
                 log.finish(result)
     return log.record
 
@@ -148,14 +153,15 @@ def train_one_epoch(state: TrainState, loader: TrainLoader, log: RunLog, stop: S
     if first_step == 0:
         state.losses.reset()
     state.model.train()
+    is_watched = state.runtime.device.type == "cpu"  # else to look at a loss is to wait for it
     last_save = time.monotonic()
     log.start_clock()
     for images, targets in loader.batches(state.epoch, first_step):
         train_step(state, images, targets)
         log.step()
         is_last = state.step % state.steps_per_epoch == 0
-        if is_last or state.step % state.config.log_steps == 0:
-            log.point()
+        if is_last or (is_watched and state.step % state.config.log_steps == 0):
+            log.points()
         log.add_elapsed()
         minutes = (time.monotonic() - last_save) / 60
         is_save_due = not is_last and minutes >= state.config.checkpoint_minutes
@@ -210,19 +216,28 @@ def measure_epoch(
     return val is not None and history.best_epoch("val/top1") == epoch
 
 
-def measure_result(log: RunLog, stop: Stop, test: Split) -> Row | None:
+def measure_result(log: RunLog, stop: Stop, *, train: Split, test: Split) -> Row | None:
     """Evaluate best_model.pth, read back from disk, on the test split: the figure of the run.
 
-    Of several processes the main one returns it.
+    And on training images as they are, neither cropped nor mirrored nor augmented (train_eval), for
+    what the network has learned by heart. Of several processes the main one returns both.
     """
+    some = Split(train.images[:TRAIN_EVAL_IMAGES], train.labels[:TRAIN_EVAL_IMAGES])
+    splits = {"test": test, "train_eval": some}
     if not is_main_process():
-        _evaluate_in_main_process(None, test, stop)
+        for split in splits.values():
+            _evaluate_in_main_process(None, split, stop)
         return None
     state, path = log.state, log.run_dir / BEST_MODEL.name
     bundle = load_bundle(path).to(state.runtime.device)
-    metrics = _evaluate_in_main_process(bundle.logits, test, stop)
     result: Row = {
-        **{f"test/{key}": value for key, value in dataclasses.asdict(metrics).items()},
+        **{
+            f"{name}/{key}": value
+            for name, split in splits.items()
+            for key, value in dataclasses.asdict(
+                _evaluate_in_main_process(bundle.logits, split, stop)
+            ).items()
+        },
         "epoch": bundle.provenance["metrics"]["epoch"],
         "chosen_by": "best val top-1" if state.config.val_size else "last epoch",
     }
@@ -266,27 +281,3 @@ def _save_best(state: TrainState, dataset: Dataset, log: RunLog) -> None:
         },
     )
     save_bundle(bundle, log.run_dir / BEST_MODEL.name, state.config.checkpoint_path)
-
-
-@contextmanager
-def _only_writer(run_dir: Path) -> Iterator[None]:
-    """Hold the lock of a run's folder; the system lets go of it even if this process is killed.
-
-    Raises:
-        CheckpointError: where another process trains there, or the folder cannot be made.
-    """
-    if not is_main_process():
-        yield
-        return
-    lock = FileLock(run_dir / ".lock")
-    try:
-        run_dir.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise CheckpointError(f"another process is training in {run_dir}") from error
-    except OSError as error:
-        raise CheckpointError(f"{run_dir} cannot be used ({error.strerror or error})") from error
-    try:
-        yield
-    finally:
-        lock.release()
