@@ -3,7 +3,7 @@ PY = .venv/bin/python
 # Where a Python has all of requirements.txt already: make PY=python3 READY= bench-gpu
 READY = .venv/.ready
 
-.PHONY: help quickstart setup test check format docs report app smoke bench-cpu bench-gpu bench-app \
+.PHONY: help quickstart setup test test-gpu check format docs report app smoke bench-cpu bench-gpu bench-app \
 	ablation gpu-table zoo zoo-cpu faults
 
 help: ## list the targets
@@ -16,6 +16,9 @@ setup: .venv/.ready-dev ## set up everything that training, testing and checking
 
 test: .venv/.ready-dev ## set up, then run the whole test suite
 	$(PY) -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+
+test-gpu: .venv/.ready-dev ## what only a GPU can show: captured steps, and whole runs in them
+	TEST_GPU=1 $(PY) -m pytest tests/gpu
 
 check: .venv/.ready-dev ## formatting, lint, types, direction of imports
 	$(PY) -m ruff format --check .

@@ -12,8 +12,9 @@ def reference() -> Config:
     """ResNet44V2 as in the document, to the letter; for a GPU. Not measured here yet.
 
     SGD 0.1 with momentum 0.9 and weight decay 5e-4, cosine, 100 epochs of batch 128, crop with
-    padding 4, flip. The document has 74.86% at best. `make gpu-table` trains three seeds of it; on
-    two Zen 5 cores it would take 5.6 hours (computed from its steps, docs/results.md).
+    padding 4, flip. The document has 74.86% at best. `python train.py --recipe reference --seed 0`,
+    and 1 and 2, are what `make gpu-table` trains; on two Zen 5 cores one would take 5.6 hours
+    (computed from its steps, docs/results.md).
     """
     return Config(recipe="reference", model="resnet44v2", compile=True)
 
@@ -77,8 +78,8 @@ def strong() -> Config:
 
     TrivialAugment with Cutout, as its authors use it on CIFAR-100 (Mueller and Hutter 2021,
     https://arxiv.org/abs/2103.10158), and Muon in batches of 512: it learned more in four epochs
-    than an untuned SGD, and larger batches use a GPU better (docs/log.md). `make gpu-table`
-    trains three seeds of it.
+    than an untuned SGD, and larger batches use a GPU better (docs/log.md). `python train.py
+    --recipe strong --seed 0`, and 1 and 2, are what `make gpu-table` trains.
     """
     return dataclasses.replace(
         reference(),

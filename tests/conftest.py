@@ -29,7 +29,9 @@ for _name in (*_COLORS, *_RANKS, *(name for name in os.environ if name.startswit
 for _name in [name for name in os.environ if name.startswith(("HF_", "HUGG"))]:
     del os.environ[_name]
 _LOOPBACK = "127.0.0.1,localhost"
-os.environ |= {"CUDA_VISIBLE_DEVICES": "", "NO_PROXY": _LOOPBACK, "no_proxy": _LOOPBACK}
+os.environ |= {"NO_PROXY": _LOOPBACK, "no_proxy": _LOOPBACK}
+if not os.environ.get("TEST_GPU"):  # which make test-gpu sets
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
 os.environ["COLUMNS"] = "120"
 # Where npm reaches nobody, it is tried once, half a minute at most, and its tests are skipped.
 os.environ |= {"npm_config_fetch_retries": "0", "npm_config_fetch_timeout": "30000"}

@@ -12,8 +12,10 @@ from resnet_cifar100.models.factory import Model
 class Ema:
     """Keeps `model`, a copy whose weights and statistics follow those of the one in training.
 
-    The decay rises as (1 + step) / (10 + step) up to its final value, so that the random start is
-    forgotten soon and the average is of use from the first epoch on.
+    Averaging of the weights is by Polyak and Juditsky 1992, https://doi.org/10.1137/0330046. The
+    decay rises as (1 + step) / (10 + step) up to its final value, as TensorFlow has it
+    (https://www.tensorflow.org/api_docs/python/tf/train/ExponentialMovingAverage), so that the
+    random start is forgotten soon and the average is of use from the first epoch on.
     """
 
     def __init__(self, model: Model, decay: float) -> None:

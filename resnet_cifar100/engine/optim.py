@@ -19,8 +19,9 @@ def create_optimizers(
 
     SGD has Nesterov's momentum where the settings say so, after Sutskever et al. 2013,
     https://proceedings.mlr.press/v28/sutskever13.html, but as torch has it: the learning rate of
-    the moment multiplies all past gradients. Muon multiplies its matrices in `dtype`. Each group
-    keeps its peak learning rate as `initial_lr`; `lr` is set anew at each step.
+    the moment multiplies all past gradients. Norms and biases can be left without decay, after He
+    et al. 2019, https://arxiv.org/abs/1812.01187. Muon multiplies its matrices in `dtype`. Each
+    group keeps its peak learning rate as `initial_lr`; `lr` is set anew at each step.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     is_cuda = parameters[0].device.type == "cuda"
