@@ -20,7 +20,8 @@ class Crops:
     but copies of whole rows, which costs a tenth of looking each byte up. It takes 389 MB for
     CIFAR-100 with two pixels of padding, 480 MB with four.
 
-    Padding is of zeros, or the image mirrored at its edge (the edge itself once).
+    Padding is of zeros, or the image mirrored at its edge (the edge itself once), which airbench
+    prefers (Jordan 2024, https://arxiv.org/abs/2404.00498).
     """
 
     def __init__(self, images: Tensor, padding: int, fill: Literal["zeros", "reflect"]) -> None:
