@@ -4,6 +4,7 @@ import dataclasses
 import re
 import shlex
 import statistics
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -55,9 +56,19 @@ def test_every_command_that_trains_has_flags_that_there_are(page, monkeypatch):
     monkeypatch.chdir(REPOSITORY)
     for block in re.findall(r"```bash\n(.*?)```", page.read_text(), re.DOTALL):
         for line in block.replace("\\\n", " ").splitlines():
-            words = shlex.split(line.replace("$seed", "0"), comments=True)
+            command = line.replace("$seed", "0").removesuffix(" || break")
+            words = shlex.split(command, comments=True)
             if "train.py" in words and ("--resume" not in words or "--run-dir" in words):
                 training_settings(words[words.index("train.py") + 1 :])
+
+
+def test_the_loop_over_seeds_ends_with_a_training_that_was_stopped():
+    (loop,) = re.findall(
+        r"^for seed .*?^done$", (REPOSITORY / "docs/training.md").read_text(), re.DOTALL | re.M
+    )
+    stopped = f"python() {{ echo trained; return 130; }}\n{loop}"
+    done = subprocess.run(["bash", "-c", stopped], capture_output=True, text=True, check=False)
+    assert done.stdout == "trained\n"
 
 
 RESULTS = (REPOSITORY / "docs/results.md").read_text().split("\n## Accuracy\n")[1].split("\n## ")[0]

@@ -154,11 +154,12 @@ def _render(groups: Sequence[Group], figures: Figures) -> str:
         dots,
         markdown_table(*filled_columns(rows)),
         "Mean and standard deviation of the test top-1 of the weights kept, over runs that differ "
-        "in their seeds alone. Against A: points more than the first. p: the chance of means so "
-        "far apart without a difference (Welch's t-test, two-sided). Gap: train less held-out "
-        "top-1 at the end, in points. Time: training. The choice of 10,000 test images gives a "
-        "figure a standard error of up to 0.5 points; less against another on the same images.\n",
-        "".join(f"- {caution}\n" for caution in cautions(groups)),
+        "in their seeds alone, one a seed. Against A: points more than the first. p: the chance of "
+        "means so far apart without a difference (Welch's t-test, two-sided). Gap: train less "
+        "held-out top-1 at the end, in points. Time: training. The choice of 10,000 test images "
+        "gives a figure a standard error of up to 0.5 points; less against another on the same "
+        "images.\n",
+        "".join(f"- {plain(caution)}\n" for caution in cautions(groups)),
         "## Curves\n",
         curves,
         "## Settings that differ\n",
@@ -170,17 +171,18 @@ def _render(groups: Sequence[Group], figures: Figures) -> str:
 
 
 def cautions(groups: Sequence[Group]) -> list[str]:
-    """Return what the table does not show: unfinished runs, seeds taken twice, other machines."""
+    """Return what the table does not show: runs that do not count, other code, other machines."""
     lines = []
     for group in groups:
-        seeds = [run.record.config.seed for run in group.counted]
         if unfinished := sum(run.top1 is None for run in group.runs):
             what = "which do not count" if group.top1 else "shown as far as they went"
             lines.append(f"{group.letter}: {unfinished} not finished, {what}.")
-        if len(set(seeds)) < len(seeds):
-            lines.append(
-                f"{group.letter}: seeds are taken more than once, so its spread is too small."
-            )
+        for run in group.runs:
+            if run.top1 is not None and run not in group.counted:
+                seed = run.record.config.seed
+                lines.append(
+                    f"{group.letter}: {run.name} is left out: seed {seed} has a run already."
+                )
     runs = [run for group in groups for run in group.runs]
     stamps = [stamp for run in runs for stamp in run.record.environments]
     if any(stamp.get("uncommitted_changes") for stamp in stamps):
@@ -206,7 +208,7 @@ def _run_table(groups: Sequence[Group]) -> str:
     rows = [
         (
             group.letter,
-            plain(run.folder.resolve().name),
+            plain(run.name),
             run.record.config.seed,
             plain(run.record.status) if run.top1 is None else f"{run.top1:.2%}",
             f"{max(run.record.history.held_out_top1):.2%} ({run.record.history.split})",

@@ -24,6 +24,11 @@ class Run:
     record: RunRecord
 
     @property
+    def name(self) -> str:
+        """The last two parts of its path: seed0 alone tells little."""
+        return "/".join(self.folder.resolve().parts[-2:])
+
+    @property
     def top1(self) -> float | None:
         """Test top-1 of the final weights as a fraction; None for a run that is not finished."""
         result = self.record.result
@@ -45,13 +50,17 @@ class Group:
 
     @property
     def top1(self) -> list[float]:
-        """Test top-1 of each finished run."""
-        return [run.top1 for run in self.runs if run.top1 is not None]
+        """Test top-1 of each finished run that counts."""
+        return [run.top1 for run in self.counted if run.top1 is not None]
 
     @property
     def counted(self) -> tuple[Run, ...]:
-        """Its finished runs; where none is, all of them."""
-        return tuple(run for run in self.runs if run.top1 is not None) or self.runs
+        """The first finished run of each seed; where none is finished, all of them."""
+        firsts: dict[int, Run] = {}
+        for run in self.runs:
+            if run.top1 is not None:
+                firsts.setdefault(run.record.config.seed, run)
+        return tuple(firsts.values()) or self.runs
 
 
 def group_runs(runs: Sequence[Run]) -> list[Group]:

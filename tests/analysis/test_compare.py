@@ -77,20 +77,24 @@ def test_a_comparison_is_written_as_page_and_facts(tmp_path):
     assert facts[1]["p_against_first"] < 1e-4
     page = (tmp_path / "report.md").read_text()
     assert "75.92% +- 0.08" in page
-    assert all(f"| {folder.name} |" in page for folder in [*FAST, *QUICK])
+    assert all(f"| records/{folder.name} |" in page for folder in [*FAST, *QUICK])
     html = (tmp_path / "report.html").read_text()
     sources = re.findall(r'(?:src|srcset|href)="([^"#][^"]*)"', html)
     assert len(sources) == 4
     assert all(source.startswith("data:image/png;base64,") for source in sources)
 
 
+def group(letter: str, *figures: float) -> Group:
+    """Return a group of runs with these figures, of seeds 0, 1 and so on."""
+    record, runs = load_record(FAST[0]), []
+    for seed, top1 in enumerate(figures):
+        config = dataclasses.replace(record.config, seed=seed)
+        result = {"test/top1": top1}
+        runs.append(Run(Path(letter), dataclasses.replace(record, config=config, result=result)))
+    return Group(letter, letter, tuple(runs))
+
+
 def test_a_single_comparison_needs_no_correction_and_several_are_corrected():
-    record = load_record(FAST[0])
-
-    def group(letter, *figures):
-        runs = [dataclasses.replace(record, result={"test/top1": top1}) for top1 in figures]
-        return Group(letter, letter, tuple(Run(Path(letter), run) for run in runs))
-
     first, second = group("A", 0.70, 0.71, 0.72), group("B", 0.73, 0.74, 0.75)
     third = group("C", 0.60, 0.61, 0.62)
     (_, alone) = group_rows([first, second])
@@ -154,12 +158,26 @@ def test_more_groups_than_lines_can_show_get_a_panel_each_beside_the_first(count
     assert shown == [pytest.approx(100 * max(run.history.held_out_top1)) for run in (fast, quick)]
 
 
-def test_a_seed_taken_twice_is_pointed_out(tmp_path, capsys):
+def test_of_runs_with_one_seed_the_first_counts_and_the_others_are_named(tmp_path, capsys):
     again = RECORDS / "2026-11-23_fast-held-out-calibration"
     runs = [str(RECORDS / "2026-11-23_fast-held-out"), str(again)]
     assert main(["compare", *runs, "--out", str(tmp_path)]) == 0
-    assert "seeds are taken more than once" in capsys.readouterr().out
-    assert "not all of the same commit" in (tmp_path / "report.md").read_text()
+    caution = f"A: records/{again.name} is left out: seed 0 has a run already."
+    assert caution in capsys.readouterr().out.replace("\n", " ")
+    page = (tmp_path / "report.md").read_text()
+    assert caution in page
+    assert "not all of the same commit" in page
+    (facts,) = json.loads((tmp_path / "compare.json").read_text())
+    assert (facts["runs"], facts["seeds"]) == (runs[:1], [0])
+
+
+def test_a_seed_trained_again_changes_no_figure():
+    runs = runs_of([*FAST, *QUICK])
+    copies = [Run(Path(f"{run.folder}_2"), run.record) for run in runs]
+    assert group_rows(group_runs([*runs, *copies])) == group_rows(group_runs(runs))
+    unfinished = dataclasses.replace(runs[0].record, result=None)
+    stopped_first = [Run(Path("stopped"), unfinished), *runs]
+    assert group_rows(group_runs(stopped_first)) == group_rows(group_runs(runs))
 
 
 def test_groups_never_share_a_name():
