@@ -12,6 +12,7 @@ from resnet_cifar100.analysis.groups import (
     Run,
     differing_settings,
     group_runs,
+    name_of,
     settings_of,
 )
 from resnet_cifar100.analysis.material import Figures, clear_report
@@ -32,36 +33,55 @@ from resnet_cifar100.markdown import (
 from resnet_cifar100.storage import replace_file
 
 
-def compare(folders: Sequence[Path], out: Path) -> list[Group]:
+def compare(folders: Sequence[Path], out: Path) -> tuple[list[Group], list[str]]:
     """Group the runs in `folders` by their settings, and write what compares the groups to `out`.
 
+    Returns the groups, and a sentence for each folder that is left out.
+
     Raises:
-        CheckpointError: for a folder without the record of a run, or without a finished epoch.
-        ConfigError: for fewer than two runs, the same one twice, or runs on different data sets.
+        CheckpointError: where fewer than two of the folders hold a run with a finished epoch.
+        ConfigError: for fewer than two folders, the same run twice, or runs on different data sets.
     """
     if len(folders) < 2:
         raise ConfigError("name at least two folders of runs to compare")
-    runs = [Run(folder, load_record(folder)) for folder in folders]
+    runs, faults = _load(folders)
+    if len(runs) < 2:
+        raise CheckpointError(f"fewer than two runs to compare: {', '.join(faults)}")
     _check(runs)
     groups = group_runs(runs)
-    write_comparison(groups, out)
-    return groups
+    left_out = [f"Left out: {fault}." for fault in faults]
+    write_comparison(groups, out, left_out)
+    return groups, left_out
 
 
-def write_comparison(groups: Sequence[Group], out: Path) -> None:
+def write_comparison(groups: Sequence[Group], out: Path, left_out: Sequence[str] = ()) -> None:
     """Write report.md, report.html and compare.json of the groups, of one data set, to `out`."""
     clear_report(out)
     replace_file(out / "compare.json", json.dumps(_facts(groups), indent=2) + "\n")
     is_synthetic = groups[0].runs[0].record.title == SYNTHETIC
-    markdown = _render(groups, Figures(out, is_synthetic=is_synthetic))
+    markdown = _render(groups, left_out, Figures(out, is_synthetic=is_synthetic))
     replace_file(out / "report.md", markdown)
     replace_file(out / "report.html", render_page(markdown, out))
 
 
+def _load(folders: Sequence[Path]) -> tuple[list[Run], list[str]]:
+    """Return the runs that have something to compare, and what is wrong with the others."""
+    runs, faults = [], []
+    for folder in folders:
+        try:
+            run = Run(folder, load_record(folder))
+        except CheckpointError:
+            faults.append(f"{name_of(folder)} does not hold the record of a run")
+            continue
+        if run.record.history.epochs:
+            runs.append(run)
+        else:
+            faults.append(f"{run.name} has no finished epoch")
+    return runs, faults
+
+
 def _check(runs: Sequence[Run]) -> None:
     for index, run in enumerate(runs):
-        if not run.record.history.epochs:
-            raise CheckpointError(f"{run.folder} has no finished epoch to compare")
         if run.record.title != runs[0].record.title:
             raise ConfigError(
                 f"{runs[0].folder} is a run on {runs[0].record.title}, {run.folder} one on "
@@ -130,7 +150,7 @@ def _facts(groups: Sequence[Group]) -> list[dict[str, Any]]:
     ]
 
 
-def _render(groups: Sequence[Group], figures: Figures) -> str:
+def _render(groups: Sequence[Group], left_out: Sequence[str], figures: Figures) -> str:
     runs = [run for group in groups for run in group.runs]
     title = runs[0].record.title
     drawn = [(group.title, [run.record for run in group.counted]) for group in groups]
@@ -159,7 +179,7 @@ def _render(groups: Sequence[Group], figures: Figures) -> str:
         "held-out top-1 at the end, in points. Time: training. The choice of 10,000 test images "
         "gives a figure a standard error of up to 0.5 points; less against another on the same "
         "images.\n",
-        "".join(f"- {plain(caution)}\n" for caution in cautions(groups)),
+        "".join(f"- {plain(caution)}\n" for caution in [*left_out, *cautions(groups)]),
         "## Curves\n",
         curves,
         "## Settings that differ\n",

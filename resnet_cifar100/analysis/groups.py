@@ -25,8 +25,8 @@ class Run:
 
     @property
     def name(self) -> str:
-        """The last two parts of its path: seed0 alone tells little."""
-        return "/".join(self.folder.resolve().parts[-2:])
+        """What pages call it."""
+        return name_of(self.folder)
 
     @property
     def top1(self) -> float | None:
@@ -61,6 +61,11 @@ class Group:
             if run.top1 is not None:
                 firsts.setdefault(run.record.config.seed, run)
         return tuple(firsts.values()) or self.runs
+
+
+def name_of(folder: Path) -> str:
+    """Return the last two parts of the path of a run: seed0 alone would tell little."""
+    return "/".join(folder.resolve().parts[-2:])
 
 
 def group_runs(runs: Sequence[Run]) -> list[Group]:

@@ -73,13 +73,13 @@ def compare(
 
     Args:
         runs: Two or more folders of runs, under checkpoints/ or records/. Those that differ in
-            their seeds alone count as one experiment.
+            their seeds alone count as one experiment; without a finished epoch they are left out.
         out: Folder to write to.
     """
     from resnet_cifar100.analysis.compare import cautions, group_rows
     from resnet_cifar100.analysis.compare import compare as write_comparison
 
-    groups = write_comparison(runs, out)
+    groups, left_out = write_comparison(runs, out)
     if groups[0].runs[0].record.title == SYNTHETIC:
         say("SYNTHETIC data: none of these figures says anything about CIFAR-100.", "bold yellow")
     head, rows = filled_columns(group_rows(groups))
@@ -89,6 +89,6 @@ def compare(
     for row in rows:
         table.add_row(*map(Text, row))
     console.print(table)
-    for caution in cautions(groups):
+    for caution in [*left_out, *cautions(groups)]:
         say(caution)
     say(f"Open {out / 'report.html'} in a browser; {out / 'report.md'} is the same as Markdown.")

@@ -116,7 +116,7 @@ def test_an_unfinished_run_is_shown_and_does_not_count(tmp_path):
     record.result, record.status = None, "interrupted: by a test"
     record.history.epochs = record.history.epochs[:5]
     record.save(tmp_path / "half")
-    groups = compare([tmp_path / "half", *FAST[1:], QUICK[0]], tmp_path / "out")
+    groups, _ = compare([tmp_path / "half", *FAST[1:], QUICK[0]], tmp_path / "out")
     assert groups[0].top1 == [0.76, 0.7585]
     facts = json.loads((tmp_path / "out/compare.json").read_text())
     assert facts[0]["seeds"] == [1, 2]
@@ -192,7 +192,7 @@ def test_groups_never_share_a_name():
         ([], 3, "name at least two folders of runs"),
         ([FAST[0]], 3, "name at least two folders of runs"),
         ([FAST[0], FAST[0]], 3, "are the same run"),
-        ([FAST[0], REPOSITORY / "docs"], 4, "docs does not hold the record of a run"),
+        ([FAST[0], REPOSITORY / "docs"], 4, "fewer than two runs to compare: "),
         ([FAST[0], RECORDS / "2026-11-23_quick-SYNTHETIC"], 3, "one on SYNTHETIC: their figures"),
     ],
 )
@@ -204,12 +204,23 @@ def test_what_cannot_be_compared_gets_a_sentence(folders, code, sentence, tmp_pa
     assert not (tmp_path / "out").exists()
 
 
-def test_a_run_without_a_finished_epoch_is_refused(tmp_path, capsys):
+def test_folders_without_a_finished_epoch_are_left_out_and_named(tmp_path, capsys):
     record = load_record(FAST[0])
     record.history.epochs = []
-    record.save(tmp_path / "empty")
-    assert main(["compare", str(tmp_path / "empty"), str(FAST[1])]) == 4
-    assert "no finished epoch" in capsys.readouterr().err
+    begun, locked, out = (tmp_path / name for name in ("a_begun", "b_locked", "out"))
+    record.save(begun)
+    locked.mkdir()
+    (locked / ".lock").touch()
+    assert main(["compare", str(begun), *map(str, FAST), str(locked), "--out", str(out)]) == 0
+    said, page = " ".join(capsys.readouterr().out.split()), (out / "report.md").read_text()
+    for folder, fault in [(begun, "has no finished epoch"), (locked, "does not hold the record")]:
+        caution = f"Left out: {tmp_path.name}/{folder.name} {fault}"
+        assert caution in said
+        assert caution in page
+    (facts,) = json.loads((out / "compare.json").read_text())
+    assert facts["runs"] == list(map(str, FAST))
+    assert main(["compare", str(begun), str(FAST[1]), str(locked)]) == 4
+    assert "a_begun has no finished epoch, " in capsys.readouterr().err
 
 
 def test_runs_that_learned_from_other_teachers_are_not_seeds_of_one_experiment():
