@@ -203,6 +203,12 @@ def cautions(groups: Sequence[Group]) -> list[str]:
                 lines.append(
                     f"{group.letter}: {run.name} is left out: seed {seed} has a run already."
                 )
+        lines += [
+            f"{group.letter}: {run.name} was resumed with other settings, but counts as if it had "
+            "the last ones throughout."
+            for run in group.counted
+            if run.record.is_changed
+        ]
     runs = [run for group in groups for run in group.runs]
     stamps = [stamp for run in runs for stamp in run.record.environments]
     if any(stamp.get("uncommitted_changes") for stamp in stamps):

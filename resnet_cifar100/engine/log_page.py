@@ -193,8 +193,11 @@ def _quick_reference(record: RunRecord) -> str:
     path, package = record.config.checkpoint_path, "python -m resnet_cifar100"
     named = shlex.quote(str(path))
     place = "" if path == BEST_MODEL else f" --checkpoint-path {named}"
+    again = "The same training again"
+    if record.is_changed:
+        again = "Its last settings from the start (it was resumed with other settings)"
     rows = [
-        ("The same training again", code(training_command(record.config))),
+        (again, code(training_command(record.config))),
         ("Go on with the newest interrupted run", code(f"python train.py --resume{place}")),
         ("Go on with another one", code("python train.py --resume --run-dir RUN")),
         ("Measure the weights", code(f"{package} evaluate{place}")),

@@ -1,7 +1,7 @@
 """What a run leaves for people and programs; everything shown of it is rendered from these files.
 
 config.json     all settings
-env.json        one entry a session: versions, hardware, commit, command
+env.json        one entry a session: versions, hardware, commit, command, changes of settings
 run.json        data set, size of the network, status, result
 metrics.jsonl   a row an epoch (the same in metrics.csv)
 steps.jsonl     the points of the loss curve
@@ -46,6 +46,11 @@ class RunRecord:
         if not self.result or "train_eval/top1" not in self.result:
             return None
         return float(self.result["train_eval/top1"] - self.result["test/top1"])
+
+    @property
+    def is_changed(self) -> bool:
+        """Whether it was resumed with other settings, so that `config` has only the last ones."""
+        return any(session.get("changes") for session in self.environments)
 
     def save(self, folder: Path) -> None:
         """Write the files; each is replaced in one step.

@@ -49,5 +49,6 @@ def resume_if_present(state: TrainState, run_dir: Path) -> list[str]:
     place = f"Resuming {run_dir} at step {state.step} of {state.total_steps}"
     is_last = state.step == state.total_steps
     notes.append(f"{place}: all are taken." if is_last else f"{place} (epoch {state.epoch + 1}).")
-    notes += [f"Changed for the rest of the run: {text}." for text in changed.values()]
-    return notes
+    said = {name: f"Changed for the rest of the run: {text}." for name, text in changed.items()}
+    state.changes = [sentence for name, sentence in said.items() if name not in HOUSEKEEPING]
+    return [*notes, *said.values()]

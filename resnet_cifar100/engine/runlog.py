@@ -164,9 +164,13 @@ class RunLog:
 
 
 def _this_session(state: TrainState) -> Row:
-    """Return the environment, with the teacher where there is one."""
+    """Return the environment, with the teacher and what was changed, where there is any."""
     here = environment(state.runtime.device, state.runtime.notes)
-    return {**here, "teacher": state.teacher.description} if state.teacher else here
+    if state.teacher:
+        here["teacher"] = state.teacher.description
+    if state.changes:
+        here["changes"] = state.changes
+    return here
 
 
 def _earlier_sessions(run_dir: Path, state: TrainState) -> list[Row]:

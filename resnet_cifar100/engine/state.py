@@ -72,6 +72,7 @@ class TrainState:
     losses: EpochLosses
     history: History
     step: int = 0
+    changes: list[str] = field(default_factory=list)  # of the training, when it was resumed
     graphs: dict[int, "StepGraph"] = field(default_factory=dict)  # by size of images, on a GPU
 
     @property

@@ -234,6 +234,15 @@ def test_runs_that_learned_from_other_teachers_are_not_seeds_of_one_experiment()
     assert groups[1].name == "teacher SHA-256 bbbbbbbbbb"
 
 
+def test_a_run_that_was_resumed_with_other_settings_is_named():
+    groups = group_runs(runs_of(FAST))
+    before = cautions(groups)
+    environments = groups[0].runs[1].record.environments
+    environments.append({**environments[0], "changes": ["epochs 6 -> 12"]})
+    (caution,) = {*cautions(groups)} - {*before}
+    assert caution.startswith(f"A: records/{FAST[1].name} was resumed with other settings")
+
+
 def test_code_that_changed_on_the_way_is_pointed_out():
     groups = group_runs(runs_of([FAST[0], QUICK[0]]))
     record, other = (group.runs[0].record for group in groups)

@@ -15,6 +15,7 @@ from resnet_cifar100.config import Config
 from resnet_cifar100.data.cifar100 import Dataset
 from resnet_cifar100.engine import trainer
 from resnet_cifar100.engine.checkpoint import load_newest_state
+from resnet_cifar100.engine.record import load_record
 from resnet_cifar100.engine.state import TrainState
 from resnet_cifar100.engine.step import train_step
 from resnet_cifar100.engine.trainer import fit
@@ -136,6 +137,13 @@ def test_more_epochs_may_be_asked_for_and_it_is_said(
         record = fit(longer, tiny_dataset, tmp_path / "run", console)
     assert "epochs 3 -> 4" in output.get()
     assert len(record.history.epochs) == 4
+    again = fit(longer, tiny_dataset, tmp_path / "run", console)  # nothing is changed this time
+    changes = [session.get("changes") for session in again.environments]
+    assert changes == [None, ["Changed for the rest of the run: epochs 3 -> 4."], None]
+    assert load_record(tmp_path / "run").is_changed
+    page = (tmp_path / "logs.md").read_text()
+    assert "The same training again" not in page
+    assert "it was resumed with other settings" in page
 
 
 def test_a_run_killed_before_its_first_save_starts_again_and_says_so(
