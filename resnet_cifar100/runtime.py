@@ -134,6 +134,7 @@ def environment(device: torch.device = CPU, notes: Sequence[str] = ()) -> dict[s
         "cpu": _cpu_model(),
         "cpu_cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "processes": world_size(),
         "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
         "runtime": list(notes),
         "command": f"python {_program()} {shlex.join(map(_without_folder, sys.argv[1:]))}".rstrip(),

@@ -78,6 +78,7 @@ def test_two_processes_learn_as_one_does(tmp_path, tiny_data_dir):
         assert not any(ends_of(start_together(config, folder, processes=processes)))
         record = load_record(folder / "run")
         assert record.steps_per_epoch == 4
+        assert record.environments[0]["processes"] == processes
         losses[processes] = [row["train/loss"] for row in record.history.epochs]
     assert losses[2] == pytest.approx(losses[1], rel=0.05)
     assert losses[2] != losses[1]

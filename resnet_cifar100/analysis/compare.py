@@ -210,12 +210,13 @@ def cautions(groups: Sequence[Group]) -> list[str]:
             if run.record.is_changed
         ]
     runs = [run for group in groups for run in group.runs]
-    stamps = [stamp for run in runs for stamp in run.record.environments]
+    # Older records do not say how many processes trained them: it was one each.
+    stamps = [{"processes": 1, **stamp} for run in runs for stamp in run.record.environments]
     if any(stamp.get("uncommitted_changes") for stamp in stamps):
         lines.append("The code of some runs had uncommitted changes.")
-    for key in ("commit", "torch", "cpu", "gpu"):
+    for key in ("commit", "torch", "cpu", "gpu", "threads", "processes"):
         if len({str(stamp.get(key)) for stamp in stamps}) > 1:
-            lines.append(f"The runs are not all of the same {key}.")
+            lines.append(f"The runs differ in their {key}.")
     return lines
 
 

@@ -166,7 +166,7 @@ def test_of_runs_with_one_seed_the_first_counts_and_the_others_are_named(tmp_pat
     assert caution in capsys.readouterr().out.replace("\n", " ")
     page = (tmp_path / "report.md").read_text()
     assert caution in page
-    assert "not all of the same commit" in page
+    assert "differ in their commit" in page
     (facts,) = json.loads((tmp_path / "compare.json").read_text())
     assert (facts["runs"], facts["seeds"]) == (runs[:1], [0])
 
@@ -249,6 +249,22 @@ def test_code_that_changed_on_the_way_is_pointed_out():
     record.environments = other.environments
     assert cautions(groups) == []
     record.environments = [{**other.environments[0], "commit": "x"}, *other.environments]
-    assert cautions(groups) == ["The runs are not all of the same commit."]
+    assert cautions(groups) == ["The runs differ in their commit."]
     record.environments[0]["uncommitted_changes"] = True
     assert "The code of some runs had uncommitted changes." in cautions(groups)
+
+
+@pytest.mark.parametrize(
+    ("facts", "key"),
+    [
+        ({"threads": 64}, "threads"),
+        ({"processes": 2}, "processes"),
+        ({"processes": 1}, None),  # as many as the older record does not name
+    ],
+    ids=str,
+)
+def test_other_numbers_of_threads_and_processes_are_pointed_out(facts, key):
+    groups = group_runs(runs_of([FAST[0], QUICK[0]]))
+    record, other = (group.runs[0].record for group in groups)
+    record.environments = [{**other.environments[0], **facts}]
+    assert cautions(groups) == ([f"The runs differ in their {key}."] if key else [])
