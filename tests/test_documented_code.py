@@ -2,15 +2,18 @@
 
 import ast
 import re
+import textwrap
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
+import tyro
 from PIL import Image
 
 from resnet_cifar100 import recipes
 from resnet_cifar100.cli.train import TrainFlags, training_settings
-from resnet_cifar100.config import SHIPPED_MODEL, ModelConfig
+from resnet_cifar100.config import SHIPPED_MODEL, Config, ModelConfig
 from resnet_cifar100.data import augment
 from resnet_cifar100.models import factory
 from tests.conftest import REPOSITORY
@@ -74,6 +77,18 @@ def test_a_new_augmentation_is_one_function_and_one_line(monkeypatch):
     is_grey = (changed == changed[:, :1]).flatten(1).all(1)
     assert 10 <= is_grey.sum() <= 40
     assert torch.equal(changed[~is_grey], images[~is_grey])
+
+
+def test_a_new_setting_is_one_field():
+    block = code_of("CONTRIBUTING.md", "focal_gamma")
+    scope = {"Config": Config, "dataclass": dataclass}
+    head = "@dataclass(frozen=True, kw_only=True)\nclass Extended(Config):\n"
+    exec(head + textwrap.indent(block, "    "), scope)
+    extended = scope["Extended"]
+    assert extended.from_json(Config().to_json()).focal_gamma == 0
+    config = tyro.cli(extended, args=["--focal-gamma", "2"])
+    assert config.focal_gamma == 2
+    assert extended.from_json(config.to_json()) == config
 
 
 def test_every_flag_is_explained_as_its_setting_is(capsys):

@@ -2,7 +2,7 @@
 
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -192,23 +192,7 @@ def _render(groups: Sequence[Group], left_out: Sequence[str], figures: Figures) 
 
 def cautions(groups: Sequence[Group]) -> list[str]:
     """Return what the table does not show: runs that do not count, other code, other machines."""
-    lines = []
-    for group in groups:
-        if unfinished := sum(run.top1 is None for run in group.runs):
-            what = "which do not count" if group.top1 else "shown as far as they went"
-            lines.append(f"{group.letter}: {unfinished} not finished, {what}.")
-        for run in group.runs:
-            if run.top1 is not None and run not in group.counted:
-                seed = run.record.config.seed
-                lines.append(
-                    f"{group.letter}: {run.name} is left out: seed {seed} has a run already."
-                )
-        lines += [
-            f"{group.letter}: {run.name} was resumed with other settings, but counts as if it had "
-            "the last ones throughout."
-            for run in group.counted
-            if run.record.is_changed
-        ]
+    lines = [f"{group.letter}: {line}" for group in groups for line in _group_cautions(group)]
     runs = [run for group in groups for run in group.runs]
     # Older records do not say how many processes trained them: it was one each.
     stamps = [{"processes": 1, **stamp} for run in runs for stamp in run.record.environments]
@@ -218,6 +202,23 @@ def cautions(groups: Sequence[Group]) -> list[str]:
         if len({str(stamp.get(key)) for stamp in stamps}) > 1:
             lines.append(f"The runs differ in their {key}.")
     return lines
+
+
+def _group_cautions(group: Group) -> Iterator[str]:
+    if unfinished := sum(run.top1 is None for run in group.runs):
+        what = "which do not count" if group.top1 else "shown as far as they went"
+        yield f"{unfinished} not finished, {what}."
+    for run in group.runs:
+        if run.top1 is not None and run not in group.counted:
+            yield f"{run.name} is left out: seed {run.record.config.seed} has a run already."
+    for run in group.counted:
+        if run.record.is_changed:
+            yield f"{run.name} was resumed with other settings, but counts by the last ones."
+    stamps = [stamp for run in group.counted for stamp in run.record.environments]
+    codes = {(stamp.get("commit"), stamp.get("uncommitted_changes")) for stamp in stamps}
+    if len(group.counted) > 1 and (len(codes) > 1 or any(is_dirty for _, is_dirty in codes)):
+        what = "runs of different commits, or with uncommitted changes"
+        yield f"{what}, count as one experiment, though their code may differ."
 
 
 def _difference_table(groups: Sequence[Group]) -> str:

@@ -74,6 +74,9 @@ def _backward(
 ) -> tuple[Tensor, Tensor]:
     """Add the gradients of a batch to those of the weights; return loss and logits, detached.
 
+    On a GPU this is captured once for each size of images: a number that changes with the step has
+    to be a tensor, filled in before the replay as `set_lr` does.
+
     Labels are smoothed as by Szegedy et al. 2016, https://arxiv.org/abs/1512.00567.
     """
     config = state.config

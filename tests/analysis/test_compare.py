@@ -255,6 +255,19 @@ def test_code_that_changed_on_the_way_is_pointed_out():
 
 
 @pytest.mark.parametrize(
+    ("facts", "is_said"),
+    [({}, False), ({"commit": "x"}, True), ({"uncommitted_changes": True}, True)],
+    ids=str,
+)
+def test_other_code_that_counts_as_one_experiment_is_pointed_out(facts, is_said):
+    (group,) = group_runs(runs_of(FAST))
+    for run in group.runs:
+        run.record.environments = [{"commit": "a", "uncommitted_changes": False}]
+    group.runs[-1].record.environments[0] |= facts
+    assert any("count as one experiment" in line for line in cautions([group])) == is_said
+
+
+@pytest.mark.parametrize(
     ("facts", "key"),
     [
         ({"threads": 64}, "threads"),
