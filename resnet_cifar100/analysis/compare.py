@@ -103,9 +103,11 @@ def mean_and_spread(values: Sequence[float]) -> str:
 def group_rows(groups: Sequence[Group]) -> list[dict[str, str]]:
     """Return what the table of the groups says of each, by column."""
     first, rows = groups[0], []
-    for group, chance, corrected in zip(groups, *_chances(groups), strict=True):
+    chances, corrected = _chances(groups)
+    if sum(chance is not None for chance in chances) < 2:  # a single one needs no correction
+        corrected = [None] * len(groups)
+    for group, chance, among in zip(groups, chances, corrected, strict=True):
         histories = [run.record.history for run in group.counted]
-        held_out = [max(h.held_out_top1) for h in histories if h.split == "val"]
         ahead = ""
         if group is not first and group.top1 and first.top1:
             ahead = f"{100 * (statistics.mean(group.top1) - statistics.mean(first.top1)):+.2f}"
@@ -116,10 +118,10 @@ def group_rows(groups: Sequence[Group]) -> list[dict[str, str]]:
                 "Test top-1": mean_and_spread(group.top1),
                 "Against A": ahead,
                 "p": "" if chance is None else f"{chance:.2g}",
-                "p, Holm": "" if corrected is None else f"{corrected:.2g}",
+                "p, Holm": "" if among is None else f"{among:.2g}",
                 "Gap": f"{100 * statistics.mean(h.top1_gap for h in histories):.1f}",
                 "Time": duration(statistics.mean(h.train_seconds for h in histories)),
-                "Val top-1, highest": mean_and_spread(held_out) if held_out else "",
+                "Val top-1, highest": mean_and_spread(group.val_top1) if group.val_top1 else "",
             }
         )
     return rows
@@ -128,10 +130,8 @@ def group_rows(groups: Sequence[Group]) -> list[dict[str, str]]:
 def _chances(groups: Sequence[Group]) -> tuple[list[float | None], list[float | None]]:
     """Return p of each group against the first, and as it counts among several; None for none."""
     chances = [None, *(p_value(groups[0].top1, group.top1) for group in groups[1:])]
-    known = [chance for chance in chances if chance is not None]
-    corrected = iter(holm(known))
-    among = [None if chance is None else next(corrected) for chance in chances]
-    return chances, among if len(known) > 1 else [None] * len(chances)
+    corrected = iter(holm([chance for chance in chances if chance is not None]))
+    return chances, [None if chance is None else next(corrected) for chance in chances]
 
 
 def _facts(groups: Sequence[Group]) -> list[dict[str, Any]]:
@@ -144,9 +144,11 @@ def _facts(groups: Sequence[Group]) -> list[dict[str, Any]]:
             "test_top1": group.top1,
             "mean": statistics.mean(group.top1) if group.top1 else None,
             "standard_deviation": statistics.stdev(group.top1) if len(group.top1) > 1 else None,
+            "val_top1": group.val_top1,
             "p_against_first": chance,
+            "p_holm": corrected,
         }
-        for group, chance in zip(groups, _chances(groups)[0], strict=True)
+        for group, chance, corrected in zip(groups, *_chances(groups), strict=True)
     ]
 
 
@@ -179,6 +181,8 @@ def _render(groups: Sequence[Group], left_out: Sequence[str], figures: Figures) 
         "held-out top-1 at the end, in points. Time: training. The choice of 10,000 test images "
         "gives a figure a standard error of up to 0.5 points; less against another on the same "
         "images.\n",
+        "Choose settings by val top-1, for which runs hold images out (`--val-size 5000`). p is "
+        "for the comparison that you report: the test set may choose nothing.\n",
         "".join(f"- {plain(caution)}\n" for caution in [*left_out, *cautions(groups)]),
         "## Curves\n",
         curves,

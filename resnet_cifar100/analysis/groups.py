@@ -54,6 +54,12 @@ class Group:
         return [run.top1 for run in self.counted if run.top1 is not None]
 
     @property
+    def val_top1(self) -> list[float]:
+        """Highest val top-1 of each run that counts and held images out."""
+        histories = [run.record.history for run in self.counted]
+        return [max(one.held_out_top1) for one in histories if one.split == "val"]
+
+    @property
     def counted(self) -> tuple[Run, ...]:
         """The first finished run of each seed; where none is finished, all of them."""
         firsts: dict[int, Run] = {}

@@ -9,7 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
-from resnet_cifar100.analysis.compare import cautions, compare, group_rows
+from resnet_cifar100.analysis.compare import cautions, compare, group_rows, write_comparison
 from resnet_cifar100.analysis.figures import comparison_size, draw_comparison, draw_top1
 from resnet_cifar100.analysis.groups import Group, Run, differing_settings, group_runs
 from resnet_cifar100.analysis.significance import holm, p_value
@@ -75,6 +75,9 @@ def test_a_comparison_is_written_as_page_and_facts(tmp_path):
     assert facts[0]["test_top1"] == [0.7591, 0.76, 0.7585]
     assert facts[0]["mean"] == pytest.approx(0.7592)
     assert facts[1]["p_against_first"] < 1e-4
+    assert facts[1]["p_holm"] == facts[1]["p_against_first"]  # the only comparison
+    assert facts[0]["p_holm"] is None
+    assert facts[0]["val_top1"] == []
     page = (tmp_path / "report.md").read_text()
     assert "75.92% +- 0.08" in page
     assert all(f"| records/{folder.name} |" in page for folder in [*FAST, *QUICK])
@@ -104,11 +107,22 @@ def test_a_single_comparison_needs_no_correction_and_several_are_corrected():
     assert float(lower["p, Holm"]) == pytest.approx(2 * float(lower["p"]), rel=0.1)
 
 
-def test_top1_on_held_out_images_is_shown_where_runs_held_some_out():
+def test_the_facts_have_the_corrected_p_of_several_comparisons(tmp_path):
+    groups = [group("A", 0.70, 0.71, 0.72), group("B", 0.73, 0.74, 0.75), group("C", 0.7, 0.8)]
+    write_comparison(groups, tmp_path)
+    _, *others = json.loads((tmp_path / "compare.json").read_text())
+    expected = holm([one["p_against_first"] for one in others])
+    assert [one["p_holm"] for one in others] == expected
+    assert others[0]["p_holm"] > others[0]["p_against_first"]
+
+
+def test_top1_on_held_out_images_is_shown_where_runs_held_some_out(tmp_path):
     held_out, plain = RECORDS / "2026-11-23_fast-held-out", FAST[0]
-    rows = group_rows(group_runs(runs_of([held_out, plain])))
+    groups, _ = compare([held_out, plain], tmp_path)
     best = max(load_record(held_out).history.held_out_top1)
-    assert [row["Val top-1, highest"] for row in rows] == [f"{best:.2%}", ""]
+    assert [row["Val top-1, highest"] for row in group_rows(groups)] == [f"{best:.2%}", ""]
+    facts = json.loads((tmp_path / "compare.json").read_text())
+    assert [one["val_top1"] for one in facts] == [[best], []]
 
 
 def test_an_unfinished_run_is_shown_and_does_not_count(tmp_path):
