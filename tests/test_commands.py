@@ -37,6 +37,33 @@ def test_the_newest_model_of_your_own_comes_before_the_shipped_one(tmp_path, mon
     assert "trained here last" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("path", "report"),
+    [
+        ("checkpoints/best_model.pth", "reports/checkpoints"),
+        ("checkpoints/plain/best_model.pth", "reports/plain"),
+        ("checkpoints/2026-11-23_quick/best_model.pth", "reports/2026-11-23_quick"),
+        ("checkpoints/plain/seed0/best_model.pth", "reports/plain/seed0"),
+        ("records/2026-11-24_ablation/cutout/seed0/run.json", "reports/cutout/seed0"),
+        ("records/2026-11-23_fast-seed0/run.json", "reports/2026-11-23_fast-seed0"),
+        ("weights/fast.safetensors", "reports/fast"),
+    ],
+)
+def test_a_report_goes_to_a_folder_that_tells_of_which_run_it_is(
+    path, report, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    touch(Path(path))
+
+    def name_folder(_path, _record, out, _options, _say):
+        raise ConfigError(f"into {out}")
+
+    monkeypatch.setattr("resnet_cifar100.analysis.analyze.analyze", name_folder)
+    named = Path(path).parent if path.endswith("run.json") else Path(path)
+    assert main(["analyze", str(named)]) == ConfigError.exit_code
+    assert capsys.readouterr().err == f"into {report}\n"
+
+
 def test_answers_for_programs_stand_alone_on_stdout(
     tiny_config, tiny_dataset, tmp_path, console, monkeypatch, capsys
 ):

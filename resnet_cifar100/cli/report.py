@@ -31,7 +31,8 @@ def analyze(
         path: A best_model.pth or .safetensors file, or the folder of a run; by default your own
             checkpoints/best_model.pth, else the weights that come with the repository.
         record: Folder of the run that made the weights, where it is not beside them.
-        out: Folder to write to; by default reports/ and the name of the run, folder or file.
+        out: Folder to write to; by default reports/ and the name of the file or the run's folder,
+            after that of the folder above it unless one of the two is checkpoints or records.
         split: test, or the val or train images of that run.
         images: Show pictures of the data set. Leave them out of what you publish.
         corruption_images: Images that are corrupted with noise, blur, low contrast and JPEG;
@@ -48,9 +49,7 @@ def analyze(
         raise ConfigError(f"--corruption-images must be 0 or more, got {corruption_images}")
     keep_freed_memory()
     path = path or default_checkpoint()
-    is_named = path.is_file() and path.stem != BEST_MODEL.stem
-    folder = path.resolve() if path.is_dir() else path.resolve().parent
-    out = out or Path("reports") / (path.stem if is_named else folder.name)
+    out = out or _default_out(path)
     options = Options(
         split=split,
         data_dir=data_dir,
@@ -66,6 +65,15 @@ def analyze(
     say(f"Open {out / 'report.html'} in a browser; {out / 'report.md'} is the same as Markdown.")
 
 
+def _default_out(path: Path) -> Path:
+    """Return the folder for a report on a file or a run: of two runs called seed0 two folders."""
+    if path.is_file() and path.stem != BEST_MODEL.stem:
+        return Path("reports", path.stem)
+    folder = path.resolve() if path.is_dir() else path.resolve().parent
+    is_telling = {folder.name, folder.parent.name} & {"checkpoints", "records"}
+    return Path("reports", "" if is_telling else folder.parent.name, folder.name)
+
+
 def compare(
     runs: tyro.conf.Positional[tuple[Path, ...]], out: Path = Path("reports/compare")
 ) -> None:
@@ -74,7 +82,7 @@ def compare(
     Args:
         runs: Two or more folders of runs, under checkpoints/ or records/. Those that differ in
             their seeds alone count as one experiment; without a finished epoch they are left out.
-        out: Folder to write to.
+        out: Folder to write to; an earlier comparison there is replaced.
     """
     from resnet_cifar100.analysis.compare import cautions, group_rows
     from resnet_cifar100.analysis.compare import compare as write_comparison
