@@ -214,8 +214,8 @@ def all_finite(tensors: Iterable[Tensor]) -> Tensor:
 def non_finite(what: str, step: int) -> NonFiniteError:
     """Return the error for what was found to be NaN or infinite."""
     return NonFiniteError(
-        f"{what} at step {step}, so training stopped; the last good training state is kept. A "
-        "lower --lr or --grad-clip-norm 1 may help."
+        f"{what} at step {step}, so training stopped; the last good training state is kept. A new "
+        "run with a lower --lr or with --grad-clip-norm 1 may help; --resume takes neither."
     )
 
 

@@ -67,7 +67,7 @@ def test_a_loss_that_no_step_refuses_ends_the_run(
     config = dataclasses.replace(
         tiny_config, log_steps=log_steps, checkpoint_minutes=checkpoint_minutes
     )
-    with pytest.raises(NonFiniteError, match=r"the loss is nan.* step 4"):
+    with pytest.raises(NonFiniteError, match=r"the loss is nan.* step 4.* A new run with"):
         fit(config, tiny_dataset, tmp_path / "run", console)
     assert taken[-1] == steps
     saved, _ = load_newest_state(tmp_path / "run")
