@@ -108,6 +108,8 @@ def group_rows(groups: Sequence[Group]) -> list[dict[str, str]]:
         corrected = [None] * len(groups)
     for group, chance, among in zip(groups, chances, corrected, strict=True):
         histories = [run.record.history for run in group.counted]
+        records = [run.record for run in group.counted]
+        gaps = [r.train_eval_gap for r in records if r.train_eval_gap is not None]
         ahead = ""
         if group is not first and group.top1 and first.top1:
             ahead = f"{100 * (statistics.mean(group.top1) - statistics.mean(first.top1)):+.2f}"
@@ -120,6 +122,7 @@ def group_rows(groups: Sequence[Group]) -> list[dict[str, str]]:
                 "p": "" if chance is None else f"{chance:.2g}",
                 "p, Holm": "" if among is None else f"{among:.2g}",
                 "Gap": f"{100 * statistics.mean(h.top1_gap for h in histories):.1f}",
+                "Train/test gap": f"{100 * statistics.mean(gaps):.1f}" if gaps else "",
                 "Time": duration(statistics.mean(h.train_seconds for h in histories)),
                 "Val top-1, highest": mean_and_spread(group.val_top1) if group.val_top1 else "",
             }
@@ -178,9 +181,10 @@ def _render(groups: Sequence[Group], left_out: Sequence[str], figures: Figures) 
         "Mean and standard deviation of the test top-1 of the weights kept, over runs that differ "
         "in their seeds alone, one a seed. Against A: points more than the first. p: the chance of "
         "means so far apart without a difference (Welch's t-test, two-sided). Gap: train less "
-        "held-out top-1 at the end, in points. Time: training. The choice of 10,000 test images "
-        "gives a figure a standard error of up to 0.5 points; less against another on the same "
-        "images.\n",
+        "held-out top-1 at the end, in points, as counted while training; train/test gap: of the "
+        "weights kept, on training images as they are. Time: training. The choice of 10,000 test "
+        "images gives a figure a standard error of up to 0.5 points; less against another on the "
+        "same images.\n",
         "Choose settings by val top-1, for which runs hold images out (`--val-size 5000`). p is "
         "for the comparison that you report: the test set may choose nothing.\n",
         "".join(f"- {plain(caution)}\n" for caution in [*left_out, *cautions(groups)]),

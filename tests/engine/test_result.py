@@ -6,6 +6,8 @@ import shutil
 import pytest
 from rich.console import Console
 
+from resnet_cifar100.analysis.compare import group_rows
+from resnet_cifar100.analysis.groups import Group, Run
 from resnet_cifar100.bundle import load_bundle
 from resnet_cifar100.data.loader import Split
 from resnet_cifar100.engine import trainer
@@ -14,6 +16,7 @@ from resnet_cifar100.engine.record import load_record
 from resnet_cifar100.engine.runlog import RunLog
 from resnet_cifar100.engine.step import train_step
 from resnet_cifar100.engine.trainer import fit
+from tests.records import record_of
 from tests.states import begun
 
 
@@ -88,3 +91,11 @@ def test_a_finished_run_is_not_measured_again(
     assert {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()} == before
     for asked, own in (("checkpoint_path", "best_model.pth"), ("log_file", "logs.md")):
         assert getattr(tiny_config, asked).read_bytes() == (first.folder / own).read_bytes()
+
+
+def test_the_gap_of_the_kept_weights_is_shown_where_it_was_measured(tmp_path):
+    plain, known = (record_of([0.9], [0.7], seed=seed) for seed in (0, 1))
+    known.result = {"test/top1": 0.7, "train_eval/top1": 0.953}
+    for record, shown in ((plain, ""), (known, "25.3")):
+        group = Group("A", "a", (Run(tmp_path, record),))
+        assert group_rows([group])[0]["Train/test gap"] == shown
