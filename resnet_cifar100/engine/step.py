@@ -48,7 +48,7 @@ def update(
             _backward(state, images, targets, image_size)
     if config.grad_clip_norm:
         clip_grad_norm_(state.model.parameters(), config.grad_clip_norm)
-    if images.device.type == "cpu":  # a GPU would have to wait: there each save and point checks
+    if images.device.type == "cpu":  # a GPU would have to wait: there each save and epoch checks
         _refuse_non_finite(state, loss)
     for optimizer in state.optimizers:
         optimizer.step()
