@@ -15,78 +15,22 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 
+from benchmarks.jobs import Job, is_finished, is_left, jobs_of
 from benchmarks.trainings import TABLES, Experiment
 from resnet_cifar100.analysis.compare import group_rows, write_comparison
 from resnet_cifar100.analysis.groups import Group, Run, letters
 from resnet_cifar100.cli.screen import say
 from resnet_cifar100.constants import SYNTHETIC
-from resnet_cifar100.engine.record import RunRecord, load_record
 from resnet_cifar100.markdown import SYNTHETIC_WARNING, code, filled_columns, markdown_table
 from resnet_cifar100.storage import replace_file
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results.md"
 STOPPED = (8, 130, 143)  # exit codes of a training whose time was up, or that was told to stop
-
-
-@dataclass(frozen=True)
-class Job:
-    """One training: an experiment with a seed, the folder of its run, and that of its record."""
-
-    experiment: Experiment
-    seed: int
-    folder: Path
-    record: Path
-
-    @property
-    def result(self) -> RunRecord | None:
-        """What is known of the finished run, from its folder or from its record."""
-        for folder in (self.folder, self.record):
-            if is_finished(folder):
-                return load_record(folder)
-        return None
-
-    @property
-    def teacher(self) -> Path | None:
-        """The folder of the run that this one learns from, if it does."""
-        name = self.experiment.teacher
-        return self.folder.parents[1] / name / "seed0" if name else None
-
-    def command(self, more: Sequence[str]) -> list[str]:
-        """Return the call that starts this training, or goes on with it."""
-        flags = [*shlex.split(self.experiment.flags), *more]
-        if self.teacher:
-            flags += ["--teacher", str(self.teacher / "best_model.pth")]
-        flags += ["--checkpoint-path", str(self.folder / "best_model.pth")]
-        flags += ["--log-file", str(self.folder / "logs.md"), "--run-dir", str(self.folder)]
-        return [sys.executable, "train.py", *flags, "--seed", str(self.seed), "--resume"]
-
-
-def is_finished(folder: Path) -> bool:
-    """Whether the run in a folder has come to its end."""
-    return (folder / "run.json").exists() and load_record(folder).status == "finished"
-
-
-def jobs_of(experiments: Sequence[Experiment], runs: Path, records: Path) -> Iterator[Job]:
-    """Yield all trainings, seed by seed."""
-    for seed in range(max(experiment.seeds for experiment in experiments)):
-        for experiment in experiments:
-            if seed < experiment.seeds:
-                place = Path(experiment.folder, f"seed{seed}")
-                yield Job(experiment, seed, runs / place, records / place)
-
-
-def is_left(job: Job, jobs: Sequence[Job]) -> bool:
-    """Whether a training has no result yet, or is to teach one that has none."""
-    if not job.result:
-        return True
-    is_to_teach = any(other.teacher == job.folder for other in jobs if not other.result)
-    return is_to_teach and not is_finished(job.folder)
 
 
 def train(job: Job, more: Sequence[str], deadline: float) -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import experiments
-from benchmarks.experiments import _table, jobs_of, main, with_table
+from benchmarks.experiments import _table, main, with_table
+from benchmarks.jobs import jobs_of
 from benchmarks.trainings import TABLES, Experiment
 from resnet_cifar100.analysis.groups import Group, Run
 from resnet_cifar100.cli.train import training_settings
