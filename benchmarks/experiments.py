@@ -5,7 +5,8 @@
 Each run is one call of train.py. The first seed of every experiment comes first, then the second of
 every one, so that the most is known at any time. A table that was stopped, by Ctrl-C, by --minutes
 or by the machine, goes on where it stopped; what is finished is not trained again, nor is what has
-a record, except for a teacher who is still to teach and whose network is not here.
+a record, except for a teacher who is still to teach and whose network is not here. A run or record
+of other settings than its row has stops the table before anything is trained or written.
 """
 
 import argparse
@@ -19,12 +20,13 @@ from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 
-from benchmarks.jobs import Job, is_finished, is_left, jobs_of
+from benchmarks.jobs import Job, check_settings, is_finished, is_left, jobs_of
 from benchmarks.trainings import TABLES, Experiment
 from resnet_cifar100.analysis.compare import group_rows, write_comparison
-from resnet_cifar100.analysis.groups import Group, Run, letters
-from resnet_cifar100.cli.screen import say
+from resnet_cifar100.analysis.groups import Group, Run, differing_settings, letters
+from resnet_cifar100.cli.screen import say, show_fault
 from resnet_cifar100.constants import SYNTHETIC
+from resnet_cifar100.errors import ConfigError, ProjectError
 from resnet_cifar100.markdown import SYNTHETIC_WARNING, code, filled_columns, markdown_table
 from resnet_cifar100.storage import replace_file
 
@@ -33,7 +35,7 @@ RESULTS = ROOT / "docs" / "results.md"
 STOPPED = (8, 130, 143)  # exit codes of a training whose time was up, or that was told to stop
 
 
-def train(job: Job, more: Sequence[str], deadline: float) -> None:
+def train(job: Job, deadline: float) -> None:
     """Train until the end or the deadline, in seconds of the monotonic clock.
 
     Raises:
@@ -42,9 +44,8 @@ def train(job: Job, more: Sequence[str], deadline: float) -> None:
     """
     if job.teacher and not is_finished(job.teacher):
         raise RuntimeError(f"its teacher {job.teacher} has not finished")
-    command = job.command(more)
-    say(f"\n{job.experiment.name}, seed {job.seed}: {shlex.join(['python', *command[1:]])}")
-    with subprocess.Popen(command, cwd=ROOT) as process:
+    say(f"\n{job.experiment.name}, seed {job.seed}: {shlex.join(['python', *job.command[1:]])}")
+    with subprocess.Popen(job.command, cwd=ROOT) as process:
         try:
             process.wait(max(1.0, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
@@ -81,7 +82,7 @@ def write_page(name: str, jobs: Sequence[Job], out: Path, more: Sequence[str]) -
     if sum(len(group.runs) for group in groups) > 1:
         write_comparison(groups, out)
     if groups:
-        table = _table(order, groups)
+        table = _table(order, groups) + _cautions(groups)
         is_real = all(run.record.title != SYNTHETIC for group in groups for run in group.runs)
         warning = "" if is_real else f"{SYNTHETIC_WARNING}\n"
         added = f"All with {code(shlex.join(more))} besides.\n\n" if more else ""
@@ -125,6 +126,18 @@ def _table(experiments: Sequence[Experiment], groups: Sequence[Group]) -> str:
     return markdown_table(head, cells)
 
 
+def _cautions(groups: Sequence[Group]) -> str:
+    """Return a line for each setting but the seed that the runs of a row do not share.
+
+    The flags being the same, that is what teacher they had: its weights, not where they lay.
+    """
+    return "".join(
+        f"\nThe runs of {group.name} are not all of the same {name}.\n"
+        for group in groups
+        for name in differing_settings([run.record for run in group.runs])
+    )
+
+
 def _newest_record(name: str) -> Path:
     """Return the folder of this table's record, that of an earlier day if there is one."""
     earlier = sorted(Path("records").glob(f"????-??-??_{name}"))
@@ -133,7 +146,23 @@ def _newest_record(name: str) -> Path:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Train what is left of a table; return the exit code: 1 where a training failed."""
-    parser = argparse.ArgumentParser(description="Train a table of experiments, or go on with it.")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stop as at Ctrl-C
+    try:
+        return _train_table(*_parser().parse_known_args(argv))  # what is left goes to train.py
+    except ProjectError as error:
+        show_fault(str(error))
+        return error.exit_code
+    except SystemExit as stop:  # the help was shown (0), or what is wrong with the flags
+        return ConfigError.exit_code if stop.code else 0
+    except KeyboardInterrupt:
+        say("Stopped; the same call goes on from here.")
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description="Train a table of experiments, or go on with it.", allow_abbrev=False
+    )
     parser.add_argument("table", choices=list(TABLES))
     parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after so long")
     parser.add_argument(
@@ -143,31 +172,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--runs", type=Path, help="folder of the runs; checkpoints/TABLE")
     parser.add_argument("--only", nargs="+", help="some of them, as their folders are called")
-    asked, more = parser.parse_known_args(argv)  # what is left goes to train.py
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stop as at Ctrl-C
+    return parser
+
+
+def _train_table(asked: argparse.Namespace, more: Sequence[str]) -> int:
     deadline = time.monotonic() + 60 * asked.minutes
+    experiments = TABLES[asked.table]
+    names = [experiment.folder for experiment in experiments]
+    if unknown := {*(asked.only or ())} - {*names}:
+        raise ConfigError(f"--only must be of {', '.join(names)}, got {', '.join(sorted(unknown))}")
     runs = asked.runs or Path("checkpoints") / asked.table
     out = asked.out or (runs / "record" if more else _newest_record(asked.table))
-    experiments = TABLES[asked.table]
-    if unknown := {*(asked.only or ())} - {experiment.folder for experiment in experiments}:
-        parser.error(f"--only must be of {', '.join(e.folder for e in experiments)}, got {unknown}")
-    jobs = list(jobs_of(experiments, runs, out))
+    jobs = list(jobs_of(experiments, runs, out, more))
+    check_settings(jobs)
     failed = 0
-    try:
-        for job in jobs:
-            is_chosen = not asked.only or job.experiment.folder in asked.only
-            if not is_chosen or not is_left(job, jobs) or time.monotonic() >= deadline:
-                continue
-            try:
-                train(job, more, deadline)
-            except RuntimeError as error:
-                failed += 1
-                say(f"{job.experiment.name}, seed {job.seed}, failed: {error}.")
-            write_page(asked.table, jobs, out, more)
+    for job in jobs:
+        is_chosen = not asked.only or job.experiment.folder in asked.only
+        if not is_chosen or not is_left(job, jobs) or time.monotonic() >= deadline:
+            continue
+        try:
+            train(job, deadline)
+        except RuntimeError as error:
+            failed += 1
+            say(f"{job.experiment.name}, seed {job.seed}, failed: {error}.")
         write_page(asked.table, jobs, out, more)
-    except KeyboardInterrupt:
-        say("Stopped; the same call goes on from here.")
-        return 130
+    write_page(asked.table, jobs, out, more)
     left = sum(is_left(job, jobs) for job in jobs)
     say(f"{len(jobs) - left} of {len(jobs)} trainings are finished; {out}/README.md has the table.")
     return min(failed, 1)

@@ -1,13 +1,20 @@
 """The trainings of a table: where each lies, what starts it, and whether it has a result."""
 
+import dataclasses
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from benchmarks.trainings import Experiment
+from resnet_cifar100.cli.screen import console
+from resnet_cifar100.cli.train import training_settings
+from resnet_cifar100.config import HOUSEKEEPING, Config
 from resnet_cifar100.engine.record import RunRecord, load_record
+from resnet_cifar100.engine.runs import recorded_config
+from resnet_cifar100.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -18,6 +25,7 @@ class Job:
     seed: int
     folder: Path
     record: Path
+    more: tuple[str, ...] = ()  # flags besides those of the experiment
 
     @property
     def result(self) -> RunRecord | None:
@@ -33,14 +41,30 @@ class Job:
         name = self.experiment.teacher
         return self.folder.parents[1] / name / "seed0" if name else None
 
-    def command(self, more: Sequence[str]) -> list[str]:
-        """Return the call that starts this training, or goes on with it."""
-        flags = [*shlex.split(self.experiment.flags), *more]
+    @property
+    def flags(self) -> list[str]:
+        """All flags that say what is trained, and where its weights and its log go."""
+        flags = [*shlex.split(self.experiment.flags), *self.more]
         if self.teacher:
             flags += ["--teacher", str(self.teacher / "best_model.pth")]
         flags += ["--checkpoint-path", str(self.folder / "best_model.pth")]
-        flags += ["--log-file", str(self.folder / "logs.md"), "--run-dir", str(self.folder)]
-        return [sys.executable, "train.py", *flags, "--seed", str(self.seed), "--resume"]
+        return [*flags, "--log-file", str(self.folder / "logs.md"), "--seed", str(self.seed)]
+
+    @property
+    def command(self) -> list[str]:
+        """The call that starts this training, or goes on with it."""
+        return [sys.executable, "train.py", *self.flags, "--run-dir", str(self.folder), "--resume"]
+
+    @cached_property
+    def config(self) -> Config:
+        """The settings that a new run would have."""
+        return settings_of(self.flags)
+
+
+def settings_of(flags: Sequence[str]) -> Config:
+    """Return the settings of a new run with these flags; train.py says which have no effect."""
+    with console.capture():
+        return training_settings(flags)[0]
 
 
 def is_finished(folder: Path) -> bool:
@@ -48,13 +72,15 @@ def is_finished(folder: Path) -> bool:
     return (folder / "run.json").exists() and load_record(folder).status == "finished"
 
 
-def jobs_of(experiments: Sequence[Experiment], runs: Path, records: Path) -> Iterator[Job]:
+def jobs_of(
+    experiments: Sequence[Experiment], runs: Path, records: Path, more: Sequence[str] = ()
+) -> Iterator[Job]:
     """Yield all trainings, seed by seed."""
     for seed in range(max(experiment.seeds for experiment in experiments)):
         for experiment in experiments:
             if seed < experiment.seeds:
                 place = Path(experiment.folder, f"seed{seed}")
-                yield Job(experiment, seed, runs / place, records / place)
+                yield Job(experiment, seed, runs / place, records / place, tuple(more))
 
 
 def is_left(job: Job, jobs: Sequence[Job]) -> bool:
@@ -63,3 +89,39 @@ def is_left(job: Job, jobs: Sequence[Job]) -> bool:
         return True
     is_to_teach = any(other.teacher == job.folder for other in jobs if not other.result)
     return is_to_teach and not is_finished(job.folder)
+
+
+def check_settings(jobs: Sequence[Job]) -> None:
+    """Refuse folders of runs and records that hold other trainings than these, finished or not.
+
+    Raises:
+        ConfigError: naming the first such folder and the settings that differ.
+    """
+    for job in jobs:
+        for folder in (job.folder, job.record):
+            if not (folder / "config.json").exists():
+                continue
+            found = recorded_config(folder)
+            if names := changed_settings(found, job.config):
+                told = (
+                    f"{name} {getattr(found, name)}, not {getattr(job.config, name)}"
+                    for name in names
+                )
+                raise ConfigError(
+                    f"{folder} holds a run of other settings than its row has ({'; '.join(told)}): "
+                    "name other folders with --runs and --out, or move it away"
+                )
+
+
+def changed_settings(found: Config, asked: Config) -> list[str]:
+    """Return the names of settings that differ: no housekeeping, nor where a teacher lies.
+
+    The data set that a run took for `auto` is what was asked for.
+    """
+    if asked.dataset == "auto":
+        asked = dataclasses.replace(asked, dataset=found.dataset)
+    one, other = (
+        dataclasses.asdict(config) | {"teacher": config.teacher and config.teacher.name}
+        for config in (found, asked)
+    )
+    return [name for name in one if name not in HOUSEKEEPING and one[name] != other[name]]

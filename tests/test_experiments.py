@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from benchmarks import experiments
-from benchmarks.experiments import _table, main, with_table
-from benchmarks.jobs import jobs_of
+from benchmarks.experiments import _cautions, _table, main, with_table
+from benchmarks.jobs import check_settings, jobs_of, settings_of
 from benchmarks.trainings import TABLES, Experiment
+from resnet_cifar100.analysis.compare import cautions
 from resnet_cifar100.analysis.groups import Group, Run
 from resnet_cifar100.cli.train import training_settings
 from resnet_cifar100.engine.record import load_record
@@ -44,10 +45,7 @@ def test_the_flags_of_every_experiment_are_settings(name):
 def test_every_record_has_the_settings_of_its_row(name, folder):
     jobs = list(jobs_of(TABLES[name], Path("checkpoints", name), folder))
     assert any(job.result for job in jobs)
-    for job in jobs:
-        if record := job.result:
-            config, _ = training_settings(job.command([])[2:])
-            assert record.config == config.without_folders()
+    check_settings(jobs)
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -117,9 +115,42 @@ def test_a_training_that_fails_is_counted_and_the_others_go_on(table, tmp_path, 
     assert "--data-dir" in page  # what was added to the flags of the table
 
 
+@pytest.mark.parametrize("place", ["runs", "out"])
+def test_a_run_or_record_of_other_settings_stops_a_table_at_once(table, tmp_path, capsys, place):
+    folder = tmp_path / place / "pupil" / "seed1"
+    flags = [
+        *TINY.split(),
+        "--dataset",
+        "synthetic",
+        "--seed",
+        "1",
+        "--teacher",
+        "moved/best_model.pth",
+    ]
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(settings_of([*flags, "--num-threads", "3"]).to_json())
+    assert main([*table, "--minutes", "0"]) == 0  # neither housekeeping nor a teacher's place count
+    (folder / "config.json").write_text(settings_of([*flags, "--lr", "0.2"]).to_json())
+    assert main(table) == 3
+    fault = capsys.readouterr().err
+    assert f"{folder} holds a run of other settings than its row has (lr 0.2, not 0.1):" in fault
+    assert "--runs and --out" in fault
+    assert not (tmp_path / "runs" / "teacher").exists()
+    assert not (tmp_path / "out" / "README.md").exists()
+
+
+def test_a_row_whose_runs_had_two_teachers_says_so():
+    folder = REPOSITORY / "records/2026-11-28_resnet44v2-teacher-seed0"
+    runs = [Run(folder, load_record(folder)) for _ in range(2)]
+    groups = [Group("A", "plain", tuple(runs[:1])), Group("B", "pupil", tuple(runs))]
+    assert not _cautions(groups)
+    runs[1].record.environments[-1]["teacher"] = "another, SHA-256 0123456789ab"
+    assert _cautions(groups) == "\nThe runs of pupil are not all of the same teacher.\n"
+    assert "B: its runs are not all of the same teacher." in cautions(groups)
+
+
 def test_an_unknown_experiment_is_refused_with_the_known_ones(table, capsys):
-    with pytest.raises(SystemExit):
-        main([*table, "--only", "teachers"])
+    assert main([*table, "--only", "teachers"]) == 3
     assert "teacher, pupil" in capsys.readouterr().err
 
 

@@ -199,7 +199,10 @@ def _render(groups: Sequence[Group], left_out: Sequence[str], figures: Figures) 
 
 
 def cautions(groups: Sequence[Group]) -> list[str]:
-    """Return what the table does not show: runs that do not count, other code, other machines."""
+    """Return what the table does not show: runs that do not count, other code, other machines.
+
+    And, where somebody else made the groups, other settings within one, which teacher for example.
+    """
     lines = [f"{group.letter}: {line}" for group in groups for line in _group_cautions(group)]
     runs = [run for group in groups for run in group.runs]
     # Older records do not say how many processes trained them: it was one each.
@@ -222,6 +225,8 @@ def _group_cautions(group: Group) -> Iterator[str]:
     for run in group.counted:
         if run.record.is_changed:
             yield f"{run.name} was resumed with other settings, but counts by the last ones."
+    for name in differing_settings([run.record for run in group.runs]):
+        yield f"its runs are not all of the same {name}."
     stamps = [stamp for run in group.counted for stamp in run.record.environments]
     codes = {(stamp.get("commit"), stamp.get("uncommitted_changes")) for stamp in stamps}
     if len(group.counted) > 1 and (len(codes) > 1 or any(is_dirty for _, is_dirty in codes)):
