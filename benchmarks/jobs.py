@@ -87,7 +87,7 @@ def is_left(job: Job, jobs: Sequence[Job]) -> bool:
     """Whether a training has no result yet, or is to teach one that has none."""
     if not job.result:
         return True
-    is_to_teach = any(other.teacher == job.folder for other in jobs if not other.result)
+    is_to_teach = any(other.teacher == job.folder and not other.result for other in jobs)
     return is_to_teach and not is_finished(job.folder)
 
 
