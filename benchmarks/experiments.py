@@ -20,7 +20,15 @@ from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 
-from benchmarks.jobs import Job, check_settings, is_finished, is_left, jobs_of
+from benchmarks.jobs import (
+    Job,
+    check_more,
+    check_settings,
+    flags_that_change,
+    is_finished,
+    is_left,
+    jobs_of,
+)
 from benchmarks.trainings import TABLES, Experiment
 from resnet_cifar100.analysis.compare import group_rows, write_comparison
 from resnet_cifar100.analysis.groups import Group, Run, differing_settings, letters
@@ -62,10 +70,10 @@ def train(job: Job, deadline: float) -> None:
         raise RuntimeError(f"train.py ended with exit code {process.returncode}")
 
 
-def write_page(name: str, jobs: Sequence[Job], out: Path, more: Sequence[str]) -> None:
+def write_page(name: str, jobs: Sequence[Job], out: Path, added: Sequence[str]) -> None:
     """Write the records and the comparison of what is finished to `out`, and the table in docs.
 
-    With `more` flags than the table has, or a record that is not published, docs keep what they
+    With `added` flags that change settings, or a record that is not published, docs keep what they
     have.
     """
     order = list(TABLES[name])
@@ -85,10 +93,10 @@ def write_page(name: str, jobs: Sequence[Job], out: Path, more: Sequence[str]) -
         table = _table(order, groups) + _cautions(groups)
         is_real = all(run.record.title != SYNTHETIC for group in groups for run in group.runs)
         warning = "" if is_real else f"{SYNTHETIC_WARNING}\n"
-        added = f"All with {code(shlex.join(more))} besides.\n\n" if more else ""
-        replace_file(out / "README.md", f"# Table: {name}\n\n{warning}{added}{table}")
+        note = f"All with {code(shlex.join(added))} besides.\n\n" if added else ""
+        replace_file(out / "README.md", f"# Table: {name}\n\n{warning}{note}{table}")
         page = RESULTS.read_text()
-        is_published = not more and out.resolve().parent == ROOT / "records"
+        is_published = not added and out.resolve().parent == ROOT / "records"
         if is_real and is_published and _first_mark(name) in page:
             replace_file(RESULTS, with_table(page, name, table))
 
@@ -168,7 +176,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--out",
         type=Path,
-        help="folder of the record; records/DATE_TABLE, with flags of your own RUNS/record",
+        help="folder of the record; records/DATE_TABLE, with other settings RUNS/record",
     )
     parser.add_argument("--runs", type=Path, help="folder of the runs; checkpoints/TABLE")
     parser.add_argument("--only", nargs="+", help="some of them, as their folders are called")
@@ -181,22 +189,24 @@ def _train_table(asked: argparse.Namespace, more: Sequence[str]) -> int:
     names = [experiment.folder for experiment in experiments]
     if unknown := {*(asked.only or ())} - {*names}:
         raise ConfigError(f"--only must be of {', '.join(names)}, got {', '.join(sorted(unknown))}")
+    chosen = [one for one in experiments if one.folder in (asked.only or names)]
+    check_more(chosen, more)
+    added = flags_that_change(experiments, more)
     runs = asked.runs or Path("checkpoints") / asked.table
-    out = asked.out or (runs / "record" if more else _newest_record(asked.table))
+    out = asked.out or (runs / "record" if added else _newest_record(asked.table))
     jobs = list(jobs_of(experiments, runs, out, more))
     check_settings(jobs)
     failed = 0
     for job in jobs:
-        is_chosen = not asked.only or job.experiment.folder in asked.only
-        if not is_chosen or not is_left(job, jobs) or time.monotonic() >= deadline:
+        if job.experiment not in chosen or not is_left(job, jobs) or time.monotonic() >= deadline:
             continue
         try:
             train(job, deadline)
         except RuntimeError as error:
             failed += 1
             say(f"{job.experiment.name}, seed {job.seed}, failed: {error}.")
-        write_page(asked.table, jobs, out, more)
-    write_page(asked.table, jobs, out, more)
+        write_page(asked.table, jobs, out, added)
+    write_page(asked.table, jobs, out, added)
     left = sum(is_left(job, jobs) for job in jobs)
     say(f"{len(jobs) - left} of {len(jobs)} trainings are finished; {out}/README.md has the table.")
     return min(failed, 1)

@@ -16,6 +16,9 @@ from resnet_cifar100.engine.record import RunRecord, load_record
 from resnet_cifar100.engine.runs import recorded_config
 from resnet_cifar100.errors import ConfigError
 
+# Settings that each training has of its own, and what makes it go on.
+_OWN = {"seed", "teacher", "checkpoint_path", "log_file", "run_dir", "resume"}
+
 
 @dataclass(frozen=True)
 class Job:
@@ -44,7 +47,7 @@ class Job:
     @property
     def flags(self) -> list[str]:
         """All flags that say what is trained, and where its weights and its log go."""
-        flags = [*shlex.split(self.experiment.flags), *self.more]
+        flags = [*self.more, *shlex.split(self.experiment.flags)]
         if self.teacher:
             flags += ["--teacher", str(self.teacher / "best_model.pth")]
         flags += ["--checkpoint-path", str(self.folder / "best_model.pth")]
@@ -89,6 +92,38 @@ def is_left(job: Job, jobs: Sequence[Job]) -> bool:
         return True
     is_to_teach = any(other.teacher == job.folder and not other.result for other in jobs)
     return is_to_teach and not is_finished(job.folder)
+
+
+def check_more(experiments: Sequence[Experiment], more: Sequence[str]) -> None:
+    """Refuse flags for all of these experiments that one of them, or each training, has itself.
+
+    Raises:
+        ConfigError: naming these flags.
+    """
+    taken = _OWN.union(*(_by_setting(shlex.split(one.flags)) for one in experiments))
+    if refused := sorted(taken & _by_setting(more).keys()):
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in refused)
+        raise ConfigError(f"{flags} cannot be added: that is for the rows of the table to say")
+
+
+def flags_that_change(experiments: Sequence[Experiment], more: Sequence[str]) -> list[str]:
+    """Return those of the flags `more` that change a setting of an experiment: no housekeeping."""
+    changed: set[str] = set()
+    for experiment in experiments:
+        own = shlex.split(experiment.flags)
+        changed |= {*changed_settings(settings_of(own), settings_of([*more, *own]))}
+    return [word for name, words in _by_setting(more).items() if name in changed for word in words]
+
+
+def _by_setting(flags: Sequence[str]) -> dict[str, list[str]]:
+    """Return the words of flags by the setting that they give: that of --no-flip is flip."""
+    settings: dict[str, list[str]] = {}
+    name = ""
+    for word in flags:
+        if word.startswith("--"):
+            name = word.partition("=")[0].replace("-", "_").removeprefix("__").removeprefix("no_")
+        settings.setdefault(name, []).append(word)
+    return settings
 
 
 def check_settings(jobs: Sequence[Job]) -> None:

@@ -112,7 +112,7 @@ def test_a_training_that_fails_is_counted_and_the_others_go_on(table, tmp_path, 
     assert not (tmp_path / "runs" / "pupil-of-none" / "seed0" / "run.json").exists()
     page = (tmp_path / "out" / "README.md").read_text()
     assert "Against" not in page  # the one that all are compared with has no result
-    assert "--data-dir" in page  # what was added to the flags of the table
+    assert "All with `--dataset synthetic` besides." in page  # and --data-dir changes nothing
 
 
 @pytest.mark.parametrize("place", ["runs", "out"])
@@ -137,6 +137,41 @@ def test_a_run_or_record_of_other_settings_stops_a_table_at_once(table, tmp_path
     assert "--runs and --out" in fault
     assert not (tmp_path / "runs" / "teacher").exists()
     assert not (tmp_path / "out" / "README.md").exists()
+
+
+@pytest.mark.parametrize(
+    "flag", ["--seed", "--run_dir", "--resume", "--teacher=a.pth", "--no-flip", "--augment"]
+)
+def test_flags_that_a_training_or_a_row_has_itself_are_refused(
+    table, tmp_path, monkeypatch, capsys, flag
+):
+    cutout = Experiment("Cutout", f"{TINY} --augment cutout --flip")
+    monkeypatch.setattr(experiments, "TABLES", {"ablation": (TEACHER, cutout)})
+    assert main([*table, "--lr", "0.2", flag]) == 3
+    fault = capsys.readouterr().err
+    assert fault.startswith(
+        f"--{flag.removeprefix('--no-').strip('-').split('=')[0].replace('_', '-')} cannot be added"
+    )
+    assert not (tmp_path / "runs").exists()
+
+
+def test_flags_of_rows_that_are_not_chosen_may_be_added(table, monkeypatch):
+    cutout = Experiment("Cutout", f"{TINY} --augment cutout")
+    monkeypatch.setattr(experiments, "TABLES", {"ablation": (TEACHER, cutout)})
+    words = [*table, "--minutes", "0", "--augment", "mixup"]
+    assert main(words) == 3
+    assert main([*words, "--only", "teacher"]) == 0
+
+
+def test_housekeeping_leaves_a_table_its_records(table, tmp_path, monkeypatch):
+    places = []
+    monkeypatch.setattr(experiments, "write_page", lambda _name, _jobs, out, _: places.append(out))
+    words = [table[0], "--minutes", "0", "--runs", str(tmp_path)]
+    assert main([*words, "--data_dir", "elsewhere", "--num-threads=3", "--device", "cpu"]) == 0
+    assert main([*words, "--lr", "0.1", "--tensorboard"]) == 0  # the rate of every row
+    assert {place.parent for place in places} == {Path("records")}
+    assert main([*words, "--no-nesterov", "--lr", "0.2"]) == 0
+    assert places[-1] == tmp_path / "record"
 
 
 def test_a_row_whose_runs_had_two_teachers_says_so():
