@@ -22,6 +22,7 @@ from pathlib import Path
 
 from benchmarks.jobs import (
     Job,
+    check_devices,
     check_more,
     check_settings,
     flags_that_change,
@@ -29,7 +30,7 @@ from benchmarks.jobs import (
     is_left,
     jobs_of,
 )
-from benchmarks.trainings import TABLES, Experiment
+from benchmarks.trainings import ON_GPU, TABLES, Experiment
 from resnet_cifar100.analysis.compare import group_rows, write_comparison
 from resnet_cifar100.analysis.groups import Group, Run, differing_settings, letters
 from resnet_cifar100.cli.screen import say, show_fault
@@ -123,7 +124,7 @@ def _table(experiments: Sequence[Experiment], groups: Sequence[Group]) -> str:
     sizes_differ = len({run.record.parameters for group in groups for run in group.runs}) > 1
     rows = []
     for group, row in zip(groups, group_rows(groups), strict=True):
-        own = flags[group.name].removeprefix(f"{baseline.flags} ")
+        own = flags[group.name].removeprefix(f"{baseline.flags} ").removeprefix(f"{ON_GPU} ")
         del row["Settings"]
         if groups[0].name != baseline.name:
             row |= {"Against A": "", "p": "", "p, Holm": ""}
@@ -196,10 +197,13 @@ def _train_table(asked: argparse.Namespace, more: Sequence[str]) -> int:
     out = asked.out or (runs / "record" if added else _newest_record(asked.table))
     jobs = list(jobs_of(experiments, runs, out, more))
     check_settings(jobs)
+    todo = [job for job in jobs if job.experiment in chosen and is_left(job, jobs)]
+    if asked.minutes > 0:
+        check_devices(todo)
     failed = 0
-    for job in jobs:
-        if job.experiment not in chosen or not is_left(job, jobs) or time.monotonic() >= deadline:
-            continue
+    for job in todo:
+        if time.monotonic() >= deadline:
+            break
         try:
             train(job, deadline)
         except RuntimeError as error:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import torch
+
 from benchmarks.trainings import Experiment
 from resnet_cifar100.cli.screen import console
 from resnet_cifar100.cli.train import training_settings
@@ -15,6 +17,7 @@ from resnet_cifar100.config import HOUSEKEEPING, Config
 from resnet_cifar100.engine.record import RunRecord, load_record
 from resnet_cifar100.engine.runs import recorded_config
 from resnet_cifar100.errors import ConfigError
+from resnet_cifar100.runtime import choose_device
 
 # Settings that each training has of its own, and what makes it go on.
 _OWN = {"seed", "teacher", "checkpoint_path", "log_file", "run_dir", "resume"}
@@ -146,6 +149,19 @@ def check_settings(jobs: Sequence[Job]) -> None:
                     f"{folder} holds a run of other settings than its row has ({'; '.join(told)}): "
                     "name other folders with --runs and --out, or move it away"
                 )
+
+
+def check_devices(jobs: Sequence[Job]) -> None:
+    """Refuse to train on a GPU where there is none.
+
+    Where there is one nothing is tried: that would hold a part of it while the jobs train.
+
+    Raises:
+        ConfigError: naming the device.
+    """
+    if not torch.cuda.is_available():
+        for job in jobs:
+            choose_device(job.config.device)
 
 
 def changed_settings(found: Config, asked: Config) -> list[str]:

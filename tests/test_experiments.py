@@ -58,6 +58,7 @@ def test_the_flags_of_a_row_are_words_of_its_experiment(name):
     ):
         shown = row.split(" | ")[1].strip("`").split()
         assert shown == experiment.flags.split()[-len(shown) :]
+        assert "--device" not in shown
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -101,6 +102,16 @@ def test_a_table_is_trained_goes_on_and_is_written(table, tmp_path):
 def test_nothing_is_started_after_the_deadline(table, tmp_path):
     assert main([*table, "--minutes", "0"]) == 0
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("name", ["gpu", "zoo"])
+def test_a_table_for_a_gpu_is_not_trained_on_a_cpu(tmp_path, monkeypatch, capsys, name):
+    monkeypatch.setattr(experiments.signal, "signal", lambda *_: None)
+    words = [name, "--out", str(tmp_path / "out"), "--runs", str(tmp_path / "runs")]
+    assert main(words) == 3
+    assert "--device must be one that this machine has, got cuda" in capsys.readouterr().err
+    assert main([*words, "--minutes", "0"]) == 0  # to render what others trained
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_training_that_fails_is_counted_and_the_others_go_on(table, tmp_path, monkeypatch):
