@@ -77,7 +77,7 @@ def write_page(name: str, jobs: Sequence[Job], out: Path, added: Sequence[str]) 
     With `added` flags that change settings, or a record that is not published, docs keep what they
     have.
     """
-    order = list(TABLES[name])
+    order = sorted(TABLES[name], key=lambda one: one.name != "reference")  # that comes first
     groups: list[Group] = []
     letter = letters()
     for experiment in order:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import experiments
-from benchmarks.experiments import _cautions, _table, main, with_table
+from benchmarks.experiments import _cautions, _table, main, with_table, write_page
 from benchmarks.jobs import check_settings, jobs_of, settings_of
 from benchmarks.trainings import TABLES, Experiment
 from resnet_cifar100.analysis.compare import cautions
@@ -183,6 +183,17 @@ def test_housekeeping_leaves_a_table_its_records(table, tmp_path, monkeypatch):
     assert {place.parent for place in places} == {Path("records")}
     assert main([*words, "--no-nesterov", "--lr", "0.2"]) == 0
     assert places[-1] == tmp_path / "record"
+
+
+def test_all_are_compared_with_the_reference_whenever_that_is_trained(tmp_path):
+    jobs = list(jobs_of(TABLES["gpu"], tmp_path / "runs", tmp_path))
+    for seed, job in enumerate(jobs[:2]):
+        load_record(REPOSITORY / f"records/2026-11-23_fast-seed{seed}").save(job.record)
+    assert [job.experiment.name for job in jobs[:2]] == ["strong", "reference"]
+    write_page("gpu", jobs, tmp_path, [])
+    page = (tmp_path / "README.md").read_text()
+    assert "| Against reference |" in page
+    assert page.index("| reference |") < page.index("| strong |")
 
 
 def test_a_row_whose_runs_had_two_teachers_says_so():
