@@ -1,6 +1,8 @@
 """Tables of whole trainings: what is trained, in which order, and the page that compares it.
 
-    python -m benchmarks.experiments ablation|gpu|zoo|zoo-cpu [--minutes 90] [--out records/NAME]
+    python -m benchmarks.experiments TABLE [--minutes 90] [--out records/NAME]
+
+TABLE is ablation, gpu-ablation, gpu, zoo or zoo-cpu.
 
 Each run is one call of train.py. The first seed of every experiment comes first, then the second of
 every one, so that the most is known at any time. A table that was stopped, by Ctrl-C, by --minutes

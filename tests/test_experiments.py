@@ -104,7 +104,7 @@ def test_nothing_is_started_after_the_deadline(table, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize("name", ["gpu", "zoo"])
+@pytest.mark.parametrize("name", ["gpu", "gpu-ablation", "zoo"])
 def test_a_table_for_a_gpu_is_not_trained_on_a_cpu(tmp_path, monkeypatch, capsys, name):
     monkeypatch.setattr(experiments.signal, "signal", lambda *_: None)
     words = [name, "--out", str(tmp_path / "out"), "--runs", str(tmp_path / "runs")]
