@@ -38,7 +38,14 @@ from resnet_cifar100.analysis.groups import Group, Run, differing_settings, lett
 from resnet_cifar100.cli.screen import say, show_fault
 from resnet_cifar100.constants import SYNTHETIC
 from resnet_cifar100.errors import ConfigError, ProjectError
-from resnet_cifar100.markdown import SYNTHETIC_WARNING, code, filled_columns, markdown_table
+from resnet_cifar100.markdown import (
+    SYNTHETIC_WARNING,
+    code,
+    commit,
+    filled_columns,
+    markdown_table,
+    plain,
+)
 from resnet_cifar100.storage import replace_file
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -90,27 +97,23 @@ def write_page(name: str, jobs: Sequence[Job], out: Path, added: Sequence[str]) 
                 runs.append(Run(job.record, result))
         if runs:
             groups.append(Group(next(letter), experiment.name, tuple(runs)))
+    if not groups:
+        return
     if sum(len(group.runs) for group in groups) > 1:
         write_comparison(groups, out)
-    if groups:
-        table = _table(order, groups) + _cautions(groups)
-        is_real = all(run.record.title != SYNTHETIC for group in groups for run in group.runs)
-        warning = "" if is_real else f"{SYNTHETIC_WARNING}\n"
-        note = f"All with {code(shlex.join(added))} besides.\n\n" if added else ""
-        replace_file(out / "README.md", f"# Table: {name}\n\n{warning}{note}{table}")
-        page = RESULTS.read_text()
-        is_published = not added and out.resolve().parent == ROOT / "records"
-        if is_real and is_published and _first_mark(name) in page:
-            replace_file(RESULTS, with_table(page, name, table))
-
-
-def _first_mark(name: str) -> str:
-    return f"<!-- table: {name} -->\n"
+    table = _table(order, groups) + _cautions(groups)
+    is_real = all(run.record.title != SYNTHETIC for group in groups for run in group.runs)
+    warning = "" if is_real else f"{SYNTHETIC_WARNING}\n"
+    note = f"All with {code(shlex.join(added))} besides.\n\n" if added else ""
+    replace_file(out / "README.md", f"# Table: {name}\n\n{warning}{note}{table}")
+    if is_real and not added and out.resolve().parent == ROOT / "records":
+        table += f"\nRecord: [{out.name}](../records/{out.name}/README.md). {_origin(groups)}\n"
+        replace_file(RESULTS, with_table(RESULTS.read_text(), name, table))
 
 
 def with_table(page: str, name: str, table: str) -> str:
     """Return the page with `table` between its two marks of this name."""
-    first, last = _first_mark(name), "<!-- end of table -->"
+    first, last = f"<!-- table: {name} -->\n", "<!-- end of table -->"
     start = page.index(first) + len(first)
     return f"{page[:start]}\n{table}\n{page[page.index(last, start) :]}"
 
@@ -147,6 +150,14 @@ def _cautions(groups: Sequence[Group]) -> str:
         for group in groups
         for name in differing_settings([run.record for run in group.runs])
     )
+
+
+def _origin(groups: Sequence[Group]) -> str:
+    """Name the processors or GPUs, and the commits, that the runs were trained on."""
+    stamps = [stamp for group in groups for run in group.runs for stamp in run.record.environments]
+    hardware = dict.fromkeys(plain(stamp.get("gpu") or stamp.get("cpu")) for stamp in stamps)
+    commits = dict.fromkeys(map(commit, stamps))
+    return f"Hardware: {', '.join(hardware)}. Commits: {', '.join(commits)}."
 
 
 def _newest_record(name: str) -> Path:

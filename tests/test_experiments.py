@@ -185,15 +185,36 @@ def test_housekeeping_leaves_a_table_its_records(table, tmp_path, monkeypatch):
     assert places[-1] == tmp_path / "record"
 
 
-def test_all_are_compared_with_the_reference_whenever_that_is_trained(tmp_path):
-    jobs = list(jobs_of(TABLES["gpu"], tmp_path / "runs", tmp_path))
-    for seed, job in enumerate(jobs[:2]):
-        load_record(REPOSITORY / f"records/2026-11-23_fast-seed{seed}").save(job.record)
+def test_a_published_table_begins_with_the_reference_and_ends_with_where_it_is_from(
+    tmp_path, monkeypatch
+):
+    results = tmp_path / "docs" / "results.md"
+    results.parent.mkdir()
+    results.write_text("<!-- table: gpu -->\n<!-- end of table -->\n")
+    monkeypatch.setattr(experiments, "ROOT", tmp_path)
+    monkeypatch.setattr(experiments, "RESULTS", results)
+    out = tmp_path / "records" / "2026-01-01_gpu"
+    jobs = list(jobs_of(TABLES["gpu"], tmp_path / "runs", out))
     assert [job.experiment.name for job in jobs[:2]] == ["strong", "reference"]
-    write_page("gpu", jobs, tmp_path, [])
-    page = (tmp_path / "README.md").read_text()
+    for seed, job in enumerate(jobs[:2]):
+        record = load_record(REPOSITORY / f"records/2026-11-23_fast-seed{seed}")
+        record.environments = [{"commit": f"{seed}abcdefghijk", "cpu": "a"}, {"gpu": f"b{seed}"}]
+        record.save(job.record)
+    write_page("gpu", jobs, out, ["--lr", "0.2"])
+    assert "|" not in results.read_text()
+    write_page("gpu", jobs, out, [])
+    page = results.read_text()
     assert "| Against reference |" in page
     assert page.index("| reference |") < page.index("| strong |")
+    assert page.endswith(
+        "|\n\nRecord: [2026-01-01_gpu](../records/2026-01-01_gpu/README.md). "
+        "Hardware: a, b1, b0. Commits: `1abcdefghi`, `?`, `0abcdefghi`.\n\n<!-- end of table -->\n"
+    )
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_every_table_has_a_place_among_the_results(name):
+    assert with_table(experiments.RESULTS.read_text(), name, "new\n").count("\nnew\n") == 1
 
 
 def test_a_row_whose_runs_had_two_teachers_says_so():
