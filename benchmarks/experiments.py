@@ -211,19 +211,21 @@ def _train_table(asked: argparse.Namespace, more: Sequence[str]) -> int:
     jobs = list(jobs_of(experiments, runs, out, more))
     check_settings(jobs)
     todo = [job for job in jobs if job.experiment in chosen and is_left(job, jobs)]
-    if asked.minutes > 0:
-        check_devices(todo)
+    if asked.minutes <= 0:
+        todo = []
+    check_devices(todo)
+    if not todo:
+        write_page(asked.table, jobs, out, added)
     failed = 0
     for job in todo:
-        if time.monotonic() >= deadline:
-            break
         try:
             train(job, deadline)
         except RuntimeError as error:
             failed += 1
             say(f"{job.experiment.name}, seed {job.seed}, failed: {error}.")
         write_page(asked.table, jobs, out, added)
-    write_page(asked.table, jobs, out, added)
+        if time.monotonic() >= deadline:
+            break
     left = sum(is_left(job, jobs) for job in jobs)
     say(f"{len(jobs) - left} of {len(jobs)} trainings are finished; {out}/README.md has the table.")
     return min(failed, 1)

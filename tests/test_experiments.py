@@ -1,5 +1,6 @@
 """Tables of whole trainings: their order, that they go on, and the page they leave."""
 
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -76,27 +77,43 @@ def test_the_first_seed_of_all_comes_before_the_second_of_any(tmp_path):
     assert order == [("teacher", 0), ("pupil", 0), ("pupil", 1)]
 
 
-def test_a_table_is_trained_goes_on_and_is_written(table, tmp_path):
-    assert main([*table, "--only", "teacher"]) == 0
-    before = (tmp_path / "runs" / "teacher" / "seed0" / "run.json").read_bytes()
+def test_a_table_is_trained_and_written_and_not_trained_again(table, tmp_path):
+    runs, out = tmp_path / "runs", tmp_path / "out"
     assert main(table) == 0
-    assert (tmp_path / "runs" / "teacher" / "seed0" / "run.json").read_bytes() == before
-    pupil = load_record(tmp_path / "out" / "pupil" / "seed1")
+    pupil = load_record(out / "pupil" / "seed1")
     assert pupil.status == "finished"
     assert pupil.config.teacher == Path("best_model.pth")  # of which folder is not told
-    page = (tmp_path / "out" / "README.md").read_text()
+    page = (out / "README.md").read_text()
     assert page.index("SYNTHETIC") < page.index("| teacher |") < page.index("| pupil |")
-    assert (tmp_path / "out" / "report.html").exists()
-    assert main(table) == 0  # at once: nothing is left
-    shutil.rmtree(tmp_path / "runs")  # as in a fresh clone, which has the records alone
-    assert main(table) == 0
-    assert not (tmp_path / "runs").exists()
-    assert (tmp_path / "out" / "README.md").read_text() == page
-    shutil.rmtree(tmp_path / "out" / "pupil" / "seed1")
-    assert main(table) == 0
-    taught = sorted(file.parent for file in (tmp_path / "runs").glob("*/*/best_model.pth"))
-    places = ("pupil/seed1", "teacher/seed0")  # a record cannot teach
-    assert taught == [tmp_path / "runs" / place for place in places]
+    assert (out / "report.html").exists()
+    for folder in (runs / "teacher", runs / "pupil" / "seed0", out / "pupil" / "seed1"):
+        shutil.rmtree(folder)
+    before = (runs / "pupil" / "seed1" / "run.json").stat().st_mtime_ns
+    assert main(table) == 0  # at once: each pupil has a run or a record
+    assert [file.parent for file in runs.glob("*/*/run.json")] == [runs / "pupil" / "seed1"]
+    assert (runs / "pupil" / "seed1" / "run.json").stat().st_mtime_ns == before
+    assert (out / "README.md").read_text() == page
+    assert load_record(out / "pupil" / "seed1").result == pupil.result
+
+
+def test_a_table_goes_on_with_what_has_no_record_and_with_the_teacher_of_that(
+    table, tmp_path, monkeypatch
+):
+    trained = []
+    monkeypatch.setattr(experiments, "train", lambda job, _: trained.append(job))
+    monkeypatch.setattr(experiments, "write_page", lambda *_: None)
+    record = load_record(REPOSITORY / "records/2026-11-23_fast-seed0")
+    teacher, first, second = jobs = list(
+        jobs_of([TEACHER, PUPIL], tmp_path / "runs", tmp_path / "out", table[5:])
+    )
+    for done, left in [(teacher, jobs), (first, [teacher, second]), (second, [])]:
+        dataclasses.replace(record, config=done.config.without_folders()).save(done.record)
+        trained.clear()
+        assert main(table) == 0
+        assert trained == left  # a record cannot teach
+        trained.clear()
+        assert main([*table, "--only", "pupil"]) == 0
+        assert trained == [job for job in left if job != teacher]
 
 
 def test_nothing_is_started_after_the_deadline(table, tmp_path):
