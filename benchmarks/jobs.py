@@ -35,7 +35,7 @@ class Job:
 
     @property
     def result(self) -> RunRecord | None:
-        """What is known of the finished run, from its folder or from its record."""
+        """What is known of the finished run, from its folder or its record: see check_settings."""
         for folder in (self.folder, self.record):
             if is_finished(folder):
                 return load_record(folder)
@@ -106,7 +106,7 @@ def check_more(experiments: Sequence[Experiment], more: Sequence[str]) -> None:
     taken = _OWN.union(*(_by_setting(shlex.split(one.flags)) for one in experiments))
     if refused := sorted(taken & _by_setting(more).keys()):
         flags = ", ".join(f"--{name.replace('_', '-')}" for name in refused)
-        raise ConfigError(f"{flags} cannot be added: that is for the rows of the table to say")
+        raise ConfigError(f"{flags} cannot be added: the table says that for each training")
 
 
 def flags_that_change(experiments: Sequence[Experiment], more: Sequence[str]) -> list[str]:
@@ -146,8 +146,9 @@ def check_settings(jobs: Sequence[Job]) -> None:
                     for name in names
                 )
                 raise ConfigError(
-                    f"{folder} holds a run of other settings than its row has ({'; '.join(told)}): "
-                    "name other folders with --runs and --out, or move it away"
+                    f"{folder} holds a run of other settings than are asked for "
+                    f"({'; '.join(told)}): name other folders with --runs and --out, or move it "
+                    "away"
                 )
 
 
