@@ -227,7 +227,8 @@ def _train_table(asked: argparse.Namespace, more: Sequence[str]) -> int:
         if time.monotonic() >= deadline:
             break
     left = sum(is_left(job, jobs) for job in jobs)
-    say(f"{len(jobs) - left} of {len(jobs)} trainings are finished; {out}/README.md has the table.")
+    place = f"; {out}/README.md has the table" if left < len(jobs) else ""
+    say(f"{len(jobs) - left} of {len(jobs)} trainings are finished{place}.")
     return min(failed, 1)
 
 
