@@ -139,7 +139,7 @@ def test_more_epochs_may_be_asked_for_and_it_is_said(
     assert len(record.history.epochs) == 4
     again = fit(longer, tiny_dataset, tmp_path / "run", console)  # nothing is changed this time
     changes = [session.get("changes") for session in again.environments]
-    assert changes == [None, ["Changed for the rest of the run: epochs 3 -> 4."], None]
+    assert changes == [None, ["Changed for the rest of the run: epochs 3 -> 4."]]
     assert load_record(tmp_path / "run").is_changed
     page = (tmp_path / "logs.md").read_text()
     assert "The same training again" not in page

@@ -10,6 +10,7 @@ from resnet_cifar100.export.onnx import save_onnx
 from resnet_cifar100.export.web import fetch_runtime
 from tests.analysis.test_analyze import train
 from tests.export.hub_server import HubServer
+from tests.export.hub_store import Repo, environment
 from tests.processes import run
 
 
@@ -19,6 +20,7 @@ class Released:
     model: Path
     space: Path
     output: str
+    repos: dict[tuple[str, str], Repo]  # what the Hub had then
 
 
 @pytest.fixture(scope="session")
@@ -27,18 +29,23 @@ def checkpoint(tiny_data_dir, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def released(checkpoint, tmp_path_factory) -> Released:
-    folder = tmp_path_factory.mktemp("released")
-    words = ["push", "--repo", "tester/net", "--space", "--dry-run", "--out", "hub"]
-    done = run("-m", "resnet_cifar100", *words, "--checkpoint-path", checkpoint, cwd=folder)
-    assert done.returncode == 0, done.stderr
-    return Released(checkpoint, folder / "hub/model", folder / "hub/space", done.stdout)
-
-
-@pytest.fixture(scope="session")
 def _running_hub():
     with HubServer() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def released(_running_hub, checkpoint, tmp_path_factory) -> Released:
+    """What the command pushed to a Hub of its own."""
+    folder = tmp_path_factory.mktemp("released")
+    words = ["-m", "resnet_cifar100", "push", "--repo", "tester/net", "--space", "--private"]
+    words += ["--out", "hub", "--checkpoint-path", checkpoint]
+    before, _running_hub.repos = _running_hub.repos, {}
+    done = run(*words, cwd=folder, **environment(_running_hub, tmp_path_factory.mktemp("home")))
+    repos, _running_hub.repos = _running_hub.repos, before
+    output = done.stdout + done.stderr
+    assert done.returncode == 0, output
+    return Released(checkpoint, folder / "hub/model", folder / "hub/space", output, repos)
 
 
 @pytest.fixture

@@ -38,23 +38,36 @@ def content_of(folder: Path) -> dict[str, bytes]:
 
 
 def test_the_command_pushes_what_it_wrote_and_strangers_can_use_it(hub, released, tmp_path):
-    words = [*PUSH, "--repo", "tester/net", "--space", "--private", "--out", "hub"]
-    words += ["--checkpoint-path", released.checkpoint]
-    done = run(*words, cwd=tmp_path, **environment(hub, tmp_path / "home"))
-    output = done.stdout + done.stderr
-    assert done.returncode == 0, output
-    assert f"{hub.url}/tester/net" in output
-    for kind in ("model", "space"):
+    hub.repos |= released.repos
+    assert f"{hub.url}/tester/net" in released.output
+    for kind, written in (("model", released.model), ("space", released.space)):
         repo = hub.repos[kind, "tester/net"]
         assert repo.private
         assert len(repo.revisions) == 2  # one commit
-        ours = content_of(tmp_path / "hub" / kind)
+        ours = content_of(written)
         assert repo.at("main").files == ours | {
             ".gitattributes": repo.at("main").files[".gitattributes"]
         }
-    assert TOKEN not in output
-    assert not any(TOKEN.encode() in content for content in content_of(tmp_path).values())
+        assert not any(TOKEN.encode() in content for content in ours.values())
+    assert TOKEN not in released.output
     _use_as_the_card_says(hub, tmp_path, released)
+
+
+def test_a_dry_run_writes_and_checks_the_folders_and_asks_the_hub_nothing(
+    released, tmp_path, monkeypatch, capsys
+):
+    def write(folder, *_given):
+        shutil.copytree(released.model, folder)
+
+    monkeypatch.setattr("resnet_cifar100.export.release.write_model_folder", write)
+    monkeypatch.setattr(hub_module, "check_access", None)
+    monkeypatch.setattr(hub_module, "push_folder", None)
+    words = ["push", "--repo", "tester/net", "--space", "--dry-run", "--out", str(tmp_path / "hub")]
+    assert main([*words, "--checkpoint-path", str(released.checkpoint)]) == 0
+    said = capsys.readouterr().out
+    assert said.count("checked.") == 2
+    assert "Nothing was pushed: this was a dry run." in said
+    assert (tmp_path / "hub/space/app.py").is_file()
 
 
 def _use_as_the_card_says(hub, folder, released):

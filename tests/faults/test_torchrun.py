@@ -180,8 +180,8 @@ def test_torchrun_does_not_start_a_run_again_whose_time_is_up(tiny_data_dir, tmp
     assert (tmp_path / "printed").read_text().count("Resuming") == 0
 
 
-def test_torchrun_gives_up_a_run_that_cannot_work(tiny_data_dir, tmp_path):
-    place = (*TWO_HERE, "--max-restarts", "1")  # of which the last one counts
+def test_torchrun_gives_up_a_run_that_cannot_work(tiny_data_dir, tmp_path, full):
+    place = (*TWO_HERE, "--max-restarts", str(int(full)))  # of which the last one counts
     agent = launch(tmp_path, tiny_data_dir, "--lr", "1e30", place=place)
     assert wait_for(agent, ()) != 0
     printed = (tmp_path / "printed").read_text()

@@ -12,6 +12,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import torch
+import torch._dynamo  # which each optimizer imports: two seconds that the processes need not spend
 from rich.console import Console
 
 from resnet_cifar100.config import Config
