@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from cycler import cycler
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from PIL import Image
@@ -68,12 +70,14 @@ def save_figure(
     Drawn lines and letters keep 128 colours, which takes a third of the bytes.
     """
     with mpl.rc_context(THEMES[theme]):  # type: ignore[arg-type]
-        figure = Figure(figsize=size, layout="constrained")
+        figure = Figure(figsize=size, dpi=110, layout="constrained")
         draw(figure)
-        picture = io.BytesIO()
-        figure.savefig(picture, format="png", dpi=110)
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()  # type: ignore[no-untyped-call]  # savefig would lay it out twice
+        pixels = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]
+    picture = Image.fromarray(pixels).convert("RGB")
     if not has_photographs:
-        drawn = Image.open(picture).convert("RGB")
-        picture = io.BytesIO()
-        drawn.quantize(128, dither=Image.Dither.NONE).save(picture, "PNG", optimize=True)
-    replace_file(path, picture.getvalue())
+        picture = picture.quantize(128, dither=Image.Dither.NONE)
+    png = io.BytesIO()
+    picture.save(png, "PNG", optimize=True)
+    replace_file(path, png.getvalue())
