@@ -11,7 +11,7 @@ from filelock import FileLock, Timeout
 
 from resnet_cifar100.bundle import load_bundle, save_bundle
 from resnet_cifar100.config import BEST_MODEL, HOUSEKEEPING, Config
-from resnet_cifar100.engine.checkpoint import load_newest_state
+from resnet_cifar100.engine.checkpoint import load_newest_state, remove_leftovers
 from resnet_cifar100.engine.log_page import render_markdown
 from resnet_cifar100.engine.record import RunRecord, load_record
 from resnet_cifar100.errors import CheckpointError, ConfigError
@@ -50,11 +50,12 @@ def newest_run_dir(checkpoint_dir: Path) -> Path:
 def finished_before(config: Config, run_dir: Path) -> RunRecord | None:
     """Return the record of a run that has done all that these settings ask for, if this is one.
 
-    Its weights and its page are then where the settings want them. Of several processes the main
-    one knows.
+    Its weights and its page are then where the settings want them, whatever ended it. Of several
+    processes the main one knows.
 
     Raises:
-        CheckpointError: where its weights cannot be read, or not be written there.
+        CheckpointError: where its weights cannot be read, or not be written there, or another
+            process goes on with it.
     """
     if not is_main_process():
         return None
@@ -69,8 +70,10 @@ def finished_before(config: Config, run_dir: Path) -> RunRecord | None:
     )
     if record.status != "finished" or not is_same:
         return None
-    save_bundle(load_bundle(run_dir / BEST_MODEL.name), config.checkpoint_path)
-    replace_file(config.log_file, render_markdown(record))
+    with only_writer(run_dir):
+        remove_leftovers(run_dir, config)  # of a kill just after it was finished
+        save_bundle(load_bundle(run_dir / BEST_MODEL.name), config.checkpoint_path)
+        replace_file(config.log_file, render_markdown(record))
     return dataclasses.replace(record, config=config)
 
 

@@ -83,6 +83,7 @@ def test_a_finished_run_is_not_measured_again(
     shutil.copytree(first.folder / "run", run_dir)
     before = {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()}
     monkeypatch.setattr(trainer, "_fit", None)
+    (run_dir / ".run.json.1.tmp").touch()  # of a kill between run.json and the log
     with console.capture() as said:
         again = fit(tiny_config, tiny_dataset, run_dir, console)
     assert "is finished: nothing is left to train" in said.get().replace("\n", " ")
