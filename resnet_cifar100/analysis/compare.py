@@ -203,7 +203,11 @@ def cautions(groups: Sequence[Group]) -> list[str]:
 
     And, where somebody else made the groups, other settings within one, which teacher for example.
     """
-    lines = [f"{group.letter}: {line}" for group in groups for line in _group_cautions(group)]
+    said: dict[str, list[str]] = {}
+    for group in groups:
+        for sentence in _group_cautions(group):
+            said.setdefault(sentence, []).append(group.letter)
+    lines = [f"{', '.join(letters)}: {sentence}" for sentence, letters in said.items()]
     runs = [run for group in groups for run in group.runs]
     # Older records do not say how many processes trained them: it was one each.
     stamps = [{"processes": 1, **stamp} for run in runs for stamp in run.record.environments]

@@ -278,7 +278,9 @@ def test_other_code_that_counts_as_one_experiment_is_pointed_out(facts, is_said)
     for run in group.runs:
         run.record.environments = [{"commit": "a", "uncommitted_changes": False}]
     group.runs[-1].record.environments[0] |= facts
-    assert any("count as one experiment" in line for line in cautions([group])) == is_said
+    lines = cautions([group, dataclasses.replace(group, letter="B")])
+    said = [line for line in lines if "count as one experiment" in line]
+    assert [line[:6] for line in said] == ["A, B: "] * is_said  # once for both
 
 
 @pytest.mark.parametrize(
