@@ -13,7 +13,7 @@ import torch
 from benchmarks.trainings import Experiment
 from resnet_cifar100.cli.screen import console
 from resnet_cifar100.cli.train import training_settings
-from resnet_cifar100.config import HOUSEKEEPING, Config
+from resnet_cifar100.config import Config
 from resnet_cifar100.engine.record import RunRecord, load_record
 from resnet_cifar100.engine.runs import recorded_config
 from resnet_cifar100.errors import ConfigError
@@ -173,7 +173,7 @@ def changed_settings(found: Config, asked: Config) -> list[str]:
     if asked.dataset == "auto":
         asked = dataclasses.replace(asked, dataset=found.dataset)
     one, other = (
-        dataclasses.asdict(config) | {"teacher": config.teacher and config.teacher.name}
+        dataclasses.replace(config, teacher=config.teacher and Path(config.teacher.name))
         for config in (found, asked)
     )
-    return [name for name in one if name not in HOUSEKEEPING and one[name] != other[name]]
+    return one.differing(other)

@@ -35,9 +35,8 @@ HOW = (
     "Seconds are of training steps with their loading, as `train.py` counts them: without "
     "evaluation, and without what comes before the first step. Of that, compiling and capturing is "
     "the column Warm-up; making the network and padding the images is in none. At {target:.0%}: "
-    "the seconds until the first epoch "
-    "that ended with at least that, for seeds whose final weights have it; the curve chooses "
-    "nothing. The spread is the standard deviation over seeds."
+    "the seconds until the first epoch that ended with at least that, for seeds whose final "
+    "weights have it; the curve chooses nothing. The spread is the standard deviation over seeds."
 )
 
 

@@ -207,6 +207,15 @@ class Config:
         """Every side in pixels that the network trains at, in order."""
         return (*self.early_sizes, self.image_size)
 
+    def differing(self, other: "Config") -> list[str]:
+        """Return the names of the settings that differ and say what is trained."""
+        return [
+            field.name
+            for field in dataclasses.fields(self)
+            if field.name not in HOUSEKEEPING
+            and getattr(self, field.name) != getattr(other, field.name)
+        ]
+
     def without_folders(self) -> "Config":
         """Return what may be shown: names for absolute paths, and an address without a password."""
         values = ((field.name, getattr(self, field.name)) for field in dataclasses.fields(self))

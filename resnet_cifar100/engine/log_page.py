@@ -97,7 +97,7 @@ def analysis(record: RunRecord) -> str:
     )
     if record.result and record.train_eval_gap is not None:
         lines.append(
-            f"Of training images as they are these weights know "
+            "Of training images as they are these weights know "
             f"{record.result['train_eval/top1']:.2%}, "
             f"{100 * record.train_eval_gap:.1f} points more than of test images."
         )

@@ -10,7 +10,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from resnet_cifar100.bundle import load_bundle, save_bundle
-from resnet_cifar100.config import BEST_MODEL, HOUSEKEEPING, Config
+from resnet_cifar100.config import BEST_MODEL, Config
 from resnet_cifar100.engine.checkpoint import load_newest_state, remove_leftovers
 from resnet_cifar100.engine.log_page import render_markdown
 from resnet_cifar100.engine.record import RunRecord, load_record
@@ -63,12 +63,7 @@ def finished_before(config: Config, run_dir: Path) -> RunRecord | None:
         record = load_record(run_dir)
     except CheckpointError:  # there is none yet, or it says nothing
         return None
-    is_same = all(
-        getattr(record.config, field.name) == getattr(config, field.name)
-        for field in dataclasses.fields(config)
-        if field.name not in HOUSEKEEPING
-    )
-    if record.status != "finished" or not is_same:
+    if record.status != "finished" or config.differing(record.config):
         return None
     with only_writer(run_dir):
         remove_leftovers(run_dir, config)  # of a kill just after it was finished
