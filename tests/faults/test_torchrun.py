@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from resnet_cifar100.cli.train import training_settings
 from resnet_cifar100.engine.record import load_record
 from tests.conftest import REPOSITORY
-from tests.faults.training import free_port, newest_step
+from tests.faults.training import ends_of, free_port, newest_step, start_together
 from tests.interruptions import fingerprint
 from tests.test_interrupt import command, wait_for_progress
 
@@ -93,11 +94,10 @@ def finish(folder: Path, data_dir: Path, victim: str, step: int) -> None:
 
 @pytest.fixture(scope="module")
 def straight(tiny_data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Return the fingerprint of a run that nothing disturbed."""
+    """Return the fingerprint of a run that nothing disturbed, in two processes without torchrun."""
     folder = tmp_path_factory.mktemp("straight")
-    assert launch(folder, tiny_data_dir).wait(120) == 0
-    printed = (folder / "printed").read_text()
-    assert printed.count("epoch  10/10") == 1  # the main process alone speaks
+    flags = command(folder, tiny_data_dir, *FLAGS)[1:]
+    assert ends_of(start_together(training_settings(flags)[0], folder)) == [0, 0]
     return fingerprint(folder / "run")
 
 
@@ -135,6 +135,8 @@ def test_a_torchrun_that_is_told_to_stop_leaves_a_state_to_go_on_from(
         stopped_at = f"interrupted: stopped at step {newest_step(folder / 'run')} of"
         assert load_record(folder / "run").status.startswith(stopped_at)
         assert launch(folder, tiny_data_dir).wait(120) == 0
+        printed = (folder / "printed").read_text()
+        assert printed.count("epoch  10/10") == 1  # the main process alone speaks
         assert fingerprint(folder / "run") == straight
     figure("SIGTERM to torchrun", f"{count} of {count} saved, ended within {slowest:.1f} s")
 
