@@ -90,6 +90,24 @@ def cutout(image: np.ndarray, *, y: int, x: int, side: int) -> np.ndarray:
     return result
 
 
+def erase(
+    image: np.ndarray, noise: np.ndarray, *, area: float, aspect: float, down: float, across: float
+) -> np.ndarray:
+    """Return one image (C,H,W) with `noise` in a box of `area` pixels, `aspect` by height to width.
+
+    `down` and `across` in 0..1 tell where it lies of all places in which it is whole.
+    """
+    result = image.copy()
+    _, height, width = image.shape
+    tall = min(height, max(1, round((area * aspect) ** 0.5)))
+    wide = min(width, max(1, round((area / aspect) ** 0.5)))
+    top, left = int(down * (height - tall + 1)), int(across * (width - wide + 1))
+    for row in range(top, top + tall):
+        for column in range(left, left + wide):
+            result[:, row, column] = noise[:, row, column]
+    return result
+
+
 def follows(values: Sequence[float], cdf: Callable[[float], float]) -> bool:
     """Whether Kolmogorov's test takes the values for draws of a distribution, at 1 in 1000."""
     ordered = sorted(values)

@@ -35,6 +35,27 @@ def test_the_centre_of_cutout_is_any_pixel_alike(side: int) -> None:
     assert max(abs(count - 250) for count in counts.values()) < 5 * 250**0.5
 
 
+@pytest.mark.parametrize(("height", "width"), [(32, 32), (20, 32), (7, 3)])
+def test_random_erasing_fills_the_box_that_was_drawn_with_noise(height: int, width: int) -> None:
+    images, generator = noise(300, height, width), seeded(1)
+    shares, shapes, down, across, luck = torch.rand(5, 300, generator=generator).tolist()
+    pixels = torch.randint(
+        -(2**63), 2**63 - 1, (images.numel() // 8 + 1,), generator=generator
+    ).view(torch.uint8)[: images.numel()]
+    filling = pixels.view(images.shape).numpy()
+    result = augment.random_erasing(images, seeded(1), 0.7).numpy()
+    for index, image in enumerate(images.numpy()):
+        expected = reference.erase(
+            image,
+            filling[index],
+            area=(0.02 + 0.38 * shares[index]) * height * width,
+            aspect=0.3 + (1 / 0.3 - 0.3) * shapes[index],
+            down=down[index],
+            across=across[index],
+        )
+        assert np.array_equal(result[index], expected if luck[index] < 0.7 else image)
+
+
 def boxes_in(images: Tensor, value: int) -> Tensor:
     """Return top, left, height and width (N,4) of the one box in each that is not of `value`."""
     boxes = []
