@@ -1,5 +1,6 @@
 """One optimizer update; on a GPU, replayed as one CUDA graph."""
 
+import dataclasses
 import gc
 import time
 
@@ -120,8 +121,8 @@ class StepGraph:
 def warm_up(state: TrainState, images: Tensor, targets: Tensor) -> str:
     """Compile and capture for the sizes of images to come before the clock of the run starts.
 
-    Takes no step and leaves no trace in `state` but `graphs` and `warmup_seconds`. Returns what was
-    done.
+    Takes no step and leaves no trace in `state` but `graphs`, `warmup_seconds` and, in the notes of
+    its runtime, what could not be done. Returns what was done.
     """
     started = time.perf_counter()
     before = {name: tensor.clone() for name, tensor in state.tensors().items()}
@@ -137,7 +138,9 @@ def warm_up(state: TrainState, images: Tensor, targets: Tensor) -> str:
                 state.graphs[image_size] = StepGraph(state, images, targets, image_size)
             except RuntimeError as error:
                 _leave_capture()
-                note = f" The step could not be captured in a CUDA graph ({error})."
+                note = f"The step could not be captured in a CUDA graph ({error})."
+                notes = (*state.runtime.notes, note)  # which the record of the run repeats
+                state.runtime = dataclasses.replace(state.runtime, notes=notes)
     for optimizer in state.optimizers:  # of a step that could not be captured
         optimizer.zero_grad(set_to_none=True)
     if state.graphs:  # the first replay of all, and what stands beside it, are slow too
@@ -146,7 +149,7 @@ def warm_up(state: TrainState, images: Tensor, targets: Tensor) -> str:
     state.load_tensors(before)
     seconds = time.perf_counter() - started
     state.history.warmup_seconds += seconds
-    return f"Warm-up {seconds:.1f} s.{note}"
+    return f"Warm-up {seconds:.1f} s. {note}".rstrip()
 
 
 def _leave_capture() -> None:

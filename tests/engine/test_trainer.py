@@ -264,6 +264,7 @@ def test_a_step_that_cannot_be_captured_is_taken_as_it_is_and_the_run_says_so(
     note = warm_up(state, images, targets)
     assert "could not be captured" in note
     assert "not permitted" in note
+    assert state.runtime.notes[-1] in note  # and so in env.json
     assert (tried, left, state.graphs) == ([16], [1], {})  # it would fail at each size
     for name, tensor in before.items():
         assert torch.equal(state.tensors()[name], tensor), name
