@@ -224,7 +224,13 @@ def test_a_picture_is_pasted_dropped_and_taken_with_the_camera(visit, drawings):
     expect(page.locator(VERDICT)).to_have_text("sea")
     page.evaluate(DROP, [])  # a picture dragged from another page is only an address
     expect(page.locator(SENTENCE)).to_contain_text("Only files can be dropped here")
-    page.get_by_role("button", name="Use camera").click()
+    camera = page.get_by_role("button", name="Use camera")
+    camera.focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("button", name="Take picture")).to_be_focused()
+    page.keyboard.press("Escape")
+    expect(camera).to_be_focused()  # not lost to the page, for who has no mouse
+    page.keyboard.press("Enter")
     page.get_by_role("button", name="Take picture").click()
     expect(page.locator("#answer")).to_have_attribute("data-label", re.compile(r"\d+"))
     assert page.evaluate("document.querySelector('video').srcObject === null")

@@ -342,13 +342,13 @@ camera.addEventListener("click", async () => {
   try {
     const wanted = { facingMode: "environment", width: { ideal: 1280 }, height: { ideal: 720 } };
     video.srcObject = await navigator.mediaDevices.getUserMedia({ video: wanted });
-    viewfinder.showModal();
   } catch {
     const sentence = "The camera is missing, busy or not allowed; choose a picture instead.";
     ask("Camera", refuse(sentence));
-  } finally {
-    camera.disabled = false;
   }
+  camera.disabled = false;
+  camera.focus(); // which a disabled button loses, and where a closed dialog gives it back
+  if (video.srcObject) viewfinder.showModal();
 });
 video.addEventListener("loadeddata", () => {
   part("take").disabled = false;
