@@ -52,7 +52,11 @@ summary { cursor: pointer; color: var(--mark); margin: .75rem 0; }
   img { max-width: none; width: 760px; }
   #at-a-glance + .scroll tbody { grid-template-columns: repeat(2, 1fr); }
 }
-@media print { nav { display: none; } details > * { display: block; } h2 { break-after: avoid; } }
+@media print {
+  nav { display: none; }
+  h2 { break-after: avoid; }
+  details::details-content { content-visibility: visible; }  /* what is folded is printed too */
+}
 """
 
 _PICTURE = re.compile(r'(src|srcset)="(figures/[\w-]+\.png)"')
