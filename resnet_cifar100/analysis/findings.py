@@ -18,7 +18,7 @@ SURE = 3.29  # standard errors: 95% that none of a hundred classes is called wea
 ENOUGH_OF_A_CLASS = 30
 MANY_WEAK = 6  # of these are named
 HARM = 0.05  # top-1 lost to the weakest corruption
-CALIBRATE = "`python -m resnet_cifar100 calibrate --held-out CHECKPOINT`"
+CALIBRATE = "python -m resnet_cifar100 calibrate --held-out CHECKPOINT"
 CLOSE = 2.0  # times what errors at random would stay within the superclass
 
 
@@ -92,9 +92,12 @@ def describe_corruptions(curves: Mapping[str, Mapping[int, float]]) -> list[str]
 
 
 def advise_on_predictions(
-    predictions: Predictions, confusion: Tensor, names: Names, title: str
+    predictions: Predictions, confusion: Tensor, names: Names, title: str, *, has_held_out: bool
 ) -> Iterator[Advice]:
-    """Yield what predictions for held-out images of the data set `title` give reason to try."""
+    """Yield what predictions for held-out images of the data set `title` give reason to try.
+
+    `has_held_out` tells whether the run has held images out itself.
+    """
     error = calibration_error(predictions.confidence, predictions.hits)
     is_calibrated = predictions.temperature != 1
     if error >= MISCALIBRATED and len(predictions.labels) >= ENOUGH_IMAGES and not is_calibrated:
@@ -103,9 +106,10 @@ def advise_on_predictions(
         evidence = (
             f"Mean confidence is {sure:.1%} while {right:.1%} of the answers are right: "
             f"{'over' if sure > right else 'under'}confident, with an expected calibration error "
-            f"of {error:.1%}. {CALIBRATE} fits a temperature on held-out images."
+            f"of {error:.1%}. `{CALIBRATE}` fits a temperature on images "
+            "that a run has held out."
         )
-        yield Advice("Calibration", evidence, "--val-size 5000")
+        yield Advice("Calibration", evidence, CALIBRATE if has_held_out else "--val-size 5000")
     names, scores = names.in_markdown, class_scores(confusion)
     limit = (scores.recall.mean() - WEAK).clamp(min=0)
     deviation = (limit * (1 - limit) / scores.support).sqrt()  # of a class just at the limit

@@ -138,8 +138,13 @@ def _advice(material: Material) -> str:
     record, evaluation = material.record, material.evaluation
     advice = advise(record) if record else []
     if evaluation and evaluation.split != "train":
-        predictions, names = evaluation.predictions, evaluation.names
-        advice += advise_on_predictions(predictions, evaluation.confusion, names, material.title)
+        advice += advise_on_predictions(
+            evaluation.predictions,
+            evaluation.confusion,
+            evaluation.names,
+            material.title,
+            has_held_out=bool(evaluation.bundle.config.val_size),
+        )
     return recommendations(advice, record)
 
 

@@ -215,7 +215,7 @@ def confidence_section(evaluation: Evaluation, figures: Figures) -> str:
     else:
         how = "as this one has" if evaluation.bundle.config.val_size else "with `--val-size 5000`"
         lines.append(
-            f"Not calibrated: {CALIBRATE} fits a temperature on images that a run has held out, "
+            f"Not calibrated: `{CALIBRATE}` fits a temperature on images that a run has held out, "
             f"{how}; the test set never does."
         )
     if evaluation.split == "val":
