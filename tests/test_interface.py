@@ -1,6 +1,7 @@
 """The documented commands, run as a user runs them."""
 
 import csv
+import dataclasses
 import json
 import re
 
@@ -8,8 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from resnet_cifar100.bundle import save_bundle
 from resnet_cifar100.cli import main
+from resnet_cifar100.data import download
+from tests.bundles import untrained
 from tests.conftest import REPOSITORY
+from tests.faults.conftest import SMALL
 from tests.processes import run
 
 
@@ -49,8 +54,10 @@ def test_training_ends_with_a_table_the_paths_and_what_to_do_next(trained):
     assert "Test top-1" in output
     for path in ("checkpoints/best_model.pth", "logs.md", "curves.png"):
         assert path in output
-    commands = re.findall(r"^  \S*python\S* ", output.split("Next:")[1], flags=re.M)
+    commands = re.findall(r"^  \S*python\S* (.*)", output.split("Next:")[1], flags=re.M)
     assert len(commands) == 6  # one of them calibrate, as this run held images out
+    without = [command for command in commands if "checkpoints/" not in command]
+    assert [command.split()[0] for command in without] == ["test_data_setup/get_test_images.py"]
 
 
 def test_synthetic_is_said_wherever_a_figure_stands(trained):
@@ -72,58 +79,49 @@ def test_off_a_terminal_an_epoch_is_one_plain_line(trained):
     assert "images/s" in lines[0]
 
 
-def test_evaluate_reports_the_figure_of_training(trained, tiny_data_dir):
+def test_evaluate_reports_the_figure_of_training(trained, tiny_data_dir, monkeypatch, capsys):
     folder, output = trained
-    done = run(
-        "-m",
-        "resnet_cifar100",
-        "evaluate",
-        "--data-dir",
-        tiny_data_dir,
-        cwd=folder,
-    )
-    assert done.returncode == 0, done.stderr
+    monkeypatch.chdir(folder)
+    assert main(["evaluate", "--data-dir", str(tiny_data_dir)]) == 0
     percent = re.search(r"Test top-1.*?(\d+\.\d\d%)", output)[1]
-    assert percent in done.stdout
-    assert "SYNTHETIC" in done.stdout
+    shown = capsys.readouterr().out
+    assert percent in shown
+    assert "SYNTHETIC" in shown
 
 
-def test_predict_names_five_classes_for_each_picture(trained, tmp_path):
+def test_predict_names_five_classes_for_each_picture(trained, tmp_path, capsys):
     folder, _ = trained
     for name, size in [("a.png", (32, 32)), ("b.jpg", (300, 200))]:
         pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / name)
-    done = run(
-        "-m",
-        "resnet_cifar100",
-        "predict",
-        tmp_path / "a.png",
-        tmp_path / "b.jpg",
-        "--checkpoint-path",
-        folder / "checkpoints" / "best_model.pth",
-    )
-    assert done.returncode == 0, done.stderr
-    assert len(re.findall(r"\d+\.\d%", done.stdout)) == 10
-    assert "SYNTHETIC" in done.stdout
+    pictures = [str(tmp_path / "a.png"), str(tmp_path / "b.jpg")]
+    weights = str(folder / "checkpoints" / "best_model.pth")
+    assert main(["predict", *pictures, "--checkpoint-path", weights]) == 0
+    shown = capsys.readouterr().out
+    assert len(re.findall(r"\d+\.\d%", shown)) == 10
+    assert "SYNTHETIC" in shown
 
 
-def test_predict_refuses_a_bad_picture_and_still_answers_the_others(trained, tmp_path):
+def test_predict_refuses_a_bad_picture_and_still_answers_the_others(trained, tmp_path, capsys):
     folder, _ = trained
     (tmp_path / "bad.png").write_bytes(b"not a picture")
     Image.new("RGB", (40, 40), "red").save(tmp_path / "good.png")
-    done = run(
-        "-m",
-        "resnet_cifar100",
-        "predict",
-        tmp_path / "bad.png",
-        tmp_path / "good.png",
-        "--checkpoint-path",
-        folder / "checkpoints" / "best_model.pth",
-    )
-    assert done.returncode == 6
-    assert "bad.png" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert len(re.findall(r"\d+\.\d%", done.stdout)) == 5
+    pictures = [str(tmp_path / "bad.png"), str(tmp_path / "good.png")]
+    weights = str(folder / "checkpoints" / "best_model.pth")
+    assert main(["predict", *pictures, "--checkpoint-path", weights]) == 6
+    shown, errors = capsys.readouterr()
+    assert "bad.png" in errors
+    assert len(re.findall(r"\d+\.\d%", shown)) == 5
+
+
+def test_predict_shows_names_of_classes_as_they_are(tmp_path, capsys):
+    names = tuple(f"[/b]{number}" for number in range(100))  # which rich would take for markup
+    bundle = dataclasses.replace(untrained(SMALL), fine_names=names)
+    save_bundle(bundle, tmp_path / "named.pth")
+    Image.new("RGB", (40, 40), "red").save(tmp_path / "red.png")
+    flags = ["--checkpoint-path", str(tmp_path / "named.pth")]
+    assert main(["predict", str(tmp_path / "red.png"), *flags]) == 0
+    assert capsys.readouterr().out.count("[/b]") == 5
 
 
 def test_sample_pictures_are_written_with_their_index(tmp_path, tiny_data_dir):
@@ -197,6 +195,7 @@ def test_a_wrong_setting_is_refused_at_once_with_its_name_value_and_range(
 
 def test_data_that_cannot_be_had_is_exit_code_2_and_one_message(elsewhere, capsys, monkeypatch):
     monkeypatch.setenv("CIFAR100_DIR", "")
+    monkeypatch.setattr(download, "BACKOFF_S", (0.0,))
     url = "http://127.0.0.1:9/cifar-100-python.tar.gz"
     flags = ["--recipe", "smoke", "--dataset", "cifar100", "--data-dir", "nothing"]
     assert main(["train", *flags, "--data-url", url]) == 2
@@ -239,39 +238,30 @@ def test_a_refusal_is_the_exit_code_of_the_process(words, tmp_path):
     assert "Traceback" not in done.stderr
 
 
-def test_info_prints_stages_parameters_and_the_two_names(tmp_path):
-    done = run("-m", "resnet_cifar100", "info", "resnet44v2")
+def test_info_prints_stages_parameters_and_the_two_names(capsys):
+    assert main(["info", "resnet44v2"]) == 0
+    shown = capsys.readouterr().out
     for words in ("stage 4", "3 x BasicBlockV2", "5,940,356", "441.31 M", "resnet44v2_slim"):
-        assert words in done.stdout
-    assert "2,647,684" in run("-m", "resnet_cifar100", "info").stdout
+        assert words in shown
+    assert main(["info"]) == 0
+    assert "2,647,684" in capsys.readouterr().out
 
 
-def test_a_run_folder_is_never_used_twice(trained, tiny_data_dir):
+def test_a_run_folder_is_never_used_twice(trained, tiny_data_dir, capsys):
     folder, _ = trained
     (run_dir,) = (folder / "checkpoints").glob("*_smoke_*")
-    done = run(
-        REPOSITORY / "train.py",
-        "--recipe",
-        "smoke",
-        "--dataset",
-        "synthetic",
-        "--data-dir",
-        tiny_data_dir,
-        "--run-dir",
-        run_dir,
-        cwd=folder,
-    )
-    assert done.returncode == 3
-    assert "--resume" in done.stderr
+    flags = ["--recipe", "smoke", "--dataset", "synthetic", "--data-dir", str(tiny_data_dir)]
+    assert main(["train", *flags, "--run-dir", str(run_dir)]) == 3
+    assert "--resume" in capsys.readouterr().err
 
 
-def test_the_log_of_a_published_run_is_rendered_from_its_record(trained):
+def test_the_log_of_a_published_run_is_rendered_from_its_record(trained, capsys):
     folder, _ = trained
     (run_dir,) = (folder / "checkpoints").glob("*_smoke_*")
-    done = run("-m", "resnet_cifar100", "record", run_dir, "--name", "smoke", "--records", folder)
-    assert done.returncode == 0, done.stderr
+    assert main(["record", str(run_dir), "--name", "smoke", "--records", str(folder)]) == 0
     (published,) = folder.glob("*_smoke")
     page = (published / "README.md").read_text()
     assert "![Curves](curves.png)" in page
-    again = run("-m", "resnet_cifar100", "log", published)
-    assert again.stdout == page.replace("![Curves](curves.png)\n\n", "")
+    capsys.readouterr()
+    assert main(["log", str(published)]) == 0
+    assert capsys.readouterr().out == page.replace("![Curves](curves.png)\n\n", "")

@@ -208,7 +208,7 @@ def _show_answer(path: Path, answer: "Answer", _milliseconds: float) -> None:
     table = Table(title=Text(str(path)), title_justify="left", show_header=False)
     for one in answer.classes:
         bar = Text("#" * round(20 * one.prob), style="cyan")
-        table.add_row(one.name, f"{one.prob:6.1%}", bar, one.superclass)
+        table.add_row(Text(one.name), f"{one.prob:6.1%}", bar, Text(one.superclass))
     console.print(table)
     if answer.doubt:
         say(f"Not sure: {answer.doubt}")

@@ -61,6 +61,7 @@ def _examples(folder: Path) -> tuple[list[Path], str]:
     if (SAMPLES / "index.csv").exists():
         with (SAMPLES / "index.csv").open(newline="") as file:
             rows = list(csv.DictReader(file))
+        rows = [row for row in rows if row.get("file") and row.get("dataset")]  # else not ours
         chosen = [row for row in rows if (SAMPLES / row["file"]).is_file()]
         chosen = chosen[:: max(1, len(chosen) // EXAMPLES)][:EXAMPLES]
         if chosen:

@@ -164,7 +164,7 @@ def _show_result(record: "RunRecord", run_dir: Path) -> None:
         *([calibrate] if config.val_size else []),
         f"{python} -m resnet_cifar100 analyze {folder}",
         f"{python} test_data_setup/get_test_images.py{flags}",
-        f"{python} -m resnet_cifar100 predict {SAMPLES}/*.png",
+        f"{python} -m resnet_cifar100 predict {SAMPLES}/*.png --checkpoint-path {weights}",
         f"{python} huggingface_app/app.py --checkpoint-path {weights}",
     ]:
         say(f"  {command}")

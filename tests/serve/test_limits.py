@@ -76,6 +76,10 @@ def test_the_pictures_to_try_are_of_the_test_set_where_they_have_been_written(
     assert all(path.is_file() and path.is_relative_to(tmp_path / "examples") for path in drawn)
     assert title == "Drawn by this program, not photographs"
     serve.SAMPLES.mkdir(parents=True)
+    for foreign in ("", "name,label\na.png,3\n", "file\na.png\n", "file,dataset\n,\n"):
+        (serve.SAMPLES / "index.csv").write_text(foreign)
+        (tmp_path / "examples").rename(tmp_path / f"before{len(foreign)}")
+        assert serve._examples(tmp_path)[1] == title
     rows = [f"{number:02}.png,CIFAR-100" for number in range(100)]
     (serve.SAMPLES / "index.csv").write_text("file,dataset\n" + "\n".join(rows))
     (tmp_path / "examples").rename(tmp_path / "before")
