@@ -18,7 +18,7 @@ WORTH_A_NUMBER = 1.0  # per cent of a row; smaller shares stay blank
 
 
 def draw_superclass_matrix(figure: Figure, confusion: Tensor, names: Names) -> None:
-    """Draw the confusion (G,G) of superclasses as shares of each row; what is right stays blank."""
+    """Draw the confusion (G,G) of superclasses as shares of each row; what is right is bold."""
     axes = figure.subplots()
     shares = 100 * confusion.double() / confusion.sum(1, keepdim=True).clamp(min=1)
     errors = shares.clone().fill_diagonal_(0)

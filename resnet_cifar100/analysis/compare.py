@@ -180,7 +180,8 @@ def _render(groups: Sequence[Group], left_out: Sequence[str], figures: Figures) 
         markdown_table(*filled_columns(rows)),
         "Mean and standard deviation of the test top-1 of the weights kept, over runs that differ "
         "in their seeds alone, one a seed. Against A: points more than the first. p: the chance of "
-        "means so far apart without a difference (Welch's t-test, two-sided). Gap: train less "
+        "means so far apart without a difference (Welch's t-test, two-sided); p, Holm: the same, "
+        "corrected for the number of comparisons (Holm 1979). Gap: train less "
         "held-out top-1 at the end, in points, as counted while training; train/test gap: of the "
         "weights kept, on training images as they are. Time: training. The choice of 10,000 test "
         "images gives a figure a standard error of up to 0.5 points; less against another on the "

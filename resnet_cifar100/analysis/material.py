@@ -88,12 +88,8 @@ class Material:
         """Versions, hardware, commit and command of each session of the run that is known."""
         if self.record:
             return self.record.environments
-        return [self._provenance["environment"]]
-
-    @property
-    def _provenance(self) -> dict[str, Any]:
         assert self.evaluation
-        return self.evaluation.bundle.provenance
+        return [self.evaluation.bundle.provenance["environment"]]
 
 
 def belongs(record: RunRecord, bundle: Bundle) -> bool:

@@ -20,9 +20,7 @@ from resnet_cifar100.storage import replace_file
 class Predictions:
     """Logits (N,K) float32 and labels (N,) int64 of a split, and the temperature to read them at.
 
-    Everything else follows from these: `probs` (N,K) are the calibrated probabilities, `predicted`
-    (N,) the most probable classes, `confidence` (N,) their probabilities, `hits` (N,) whether they
-    are right, `losses` (N,) the cross-entropy of each image without temperature.
+    Everything else follows from these.
     """
 
     logits: Tensor
@@ -56,7 +54,7 @@ class Predictions:
 
     @cached_property
     def losses(self) -> Tensor:
-        """Cross-entropy of each image (N,)."""
+        """Cross-entropy of each image, without temperature (N,)."""
         return F.cross_entropy(self.logits, self.labels, reduction="none")
 
     def top_k(self, k: int) -> float:

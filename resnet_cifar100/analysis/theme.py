@@ -17,7 +17,7 @@ from resnet_cifar100.storage import replace_file
 
 Draw = Callable[[Figure], None]
 
-# Okabe and Ito's palette, https://jfly.uni-koeln.de/color/; the brighter half on dark pages.
+# After Okabe and Ito's palette, https://jfly.uni-koeln.de/color/; brighter on dark pages.
 _LIGHT = ("#0072b2", "#d55e00", "#009e73", "#aa4499")
 _DARK = ("#56b4e9", "#e69f00", "#2fc69b", "#dd8fc0")
 _HEAT = {

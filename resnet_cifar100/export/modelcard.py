@@ -90,21 +90,22 @@ def render_eval_results(bundle: Bundle, measured: Comparison | None) -> str:
 
 def _metadata(bundle: Bundle, repo: str, measured: Comparison | None) -> ModelCardData:
     """Return the front matter; only figures of a finished run on CIFAR-100 are results."""
-    found = {**bundle.provenance["metrics"], "test/top1": _top1(bundle, measured)}
     is_real = bundle.provenance["dataset"] != SYNTHETIC
-    results = [
-        EvalResult(
-            task_type="image-classification",
-            dataset_type=DATASET,
-            dataset_name=CIFAR100,
-            dataset_split="test",
-            metric_type="accuracy",
-            metric_name=f"{name}, percent",
-            metric_value=round(100 * found[key], 2),
-        )
-        for key, name in _METRICS.items()
-        if has_results(bundle)
-    ]
+    results = []
+    if has_results(bundle):
+        found = {**bundle.provenance["metrics"], "test/top1": _top1(bundle, measured)}
+        results = [
+            EvalResult(
+                task_type="image-classification",
+                dataset_type=DATASET,
+                dataset_name=CIFAR100,
+                dataset_split="test",
+                metric_type="accuracy",
+                metric_name=f"{name}, percent",
+                metric_value=round(100 * found[key], 2),
+            )
+            for key, name in _METRICS.items()
+        ]
     return ModelCardData(
         license="mit",
         pipeline_tag="image-classification",
@@ -120,7 +121,7 @@ def _top1(bundle: Bundle, measured: Comparison | None) -> float:
     """Return test top-1: of these very weights where it was measured, else as the run says."""
     if measured:
         return measured.reference.top1
-    return float(bundle.provenance["metrics"].get("test/top1", 0))
+    return float(bundle.provenance["metrics"]["test/top1"])
 
 
 def _results(bundle: Bundle, measured: Comparison | None) -> str:
@@ -179,8 +180,8 @@ def _training(bundle: Bundle, config: Config) -> str:
         "Held out to choose by": f"{config.val_size:,} others of the training set"
         if config.val_size
         else "nothing: the last epoch counts",
-        "Recipe": f"{code(config.recipe)}, up to {config.epochs} epochs of {config.batch_size}, "
-        f"{plain(config.optimizer)}, seed {config.seed}",
+        "Recipe": f"{code(config.recipe)}, up to {config.epochs} epochs in batches of "
+        f"{config.batch_size}, {plain(config.optimizer)}, seed {config.seed}",
         **teacher,
         "Time to these weights": duration(seconds) if seconds else "?",
         "On": f"{plain(' '.join(stamp.get('runtime') or [stamp.get('cpu', '?')]))} torch "
