@@ -18,7 +18,7 @@ from resnet_cifar100.limits import limits_of
 BEST_MODEL = Path("checkpoints/best_model.pth")
 SHIPPED_MODEL = Path("weights/fast.safetensors")
 SAMPLES = Path("test_data_setup/cifar100_test_images")
-# Settings that say where things lie, and how often they are saved, but not what is trained.
+# Settings that do not change what is trained: on what and how long, where things lie, how often.
 HOUSEKEEPING = frozenset(
     {
         *("device", "num_threads", "data_dir", "data_url", "checkpoint_path", "log_file"),
@@ -217,14 +217,14 @@ class Config:
         ]
 
     def without_folders(self) -> "Config":
-        """Return what may be shown: names for absolute paths, and an address without a password."""
+        """Return what may be shown: names for absolute paths, and an address without secrets."""
         values = ((field.name, getattr(self, field.name)) for field in dataclasses.fields(self))
         names: dict[str, Any] = {
             name: Path(value.name)
             for name, value in values
             if isinstance(value, Path) and value.is_absolute()
         }
-        names["data_url"] = without_password(self.data_url)
+        names["data_url"] = without_secrets(self.data_url)
         return dataclasses.replace(self, **names)
 
     def to_json(self) -> str:
@@ -267,6 +267,6 @@ def _is_a(kind: type, value: object) -> bool:
     return isinstance(value, (int, float) if kind is float else kind)
 
 
-def without_password(text: str) -> str:
-    """Return an address, or any other words, without the user and the password in it."""
-    return re.sub(r"//[^/]*@", "//", text)
+def without_secrets(text: str) -> str:
+    """Return an address, or any other words, without user, password and query: it may be signed."""
+    return re.sub(r"//(?:[^/]*@)?([^?\s]*)(?:\?\S*)?", r"//\1", text)

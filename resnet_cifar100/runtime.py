@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from resnet_cifar100 import __version__
-from resnet_cifar100.config import Config, without_password
+from resnet_cifar100.config import Config, without_secrets
 from resnet_cifar100.errors import ConfigError
 from resnet_cifar100.parallel import highest_of_all_processes, local_device, world_size
 
@@ -176,11 +176,11 @@ def _program() -> str:
 
 
 def _without_folder(argument: str) -> str:
-    """Return a word of a command line with nothing private in it: no folder, no password."""
+    """Return a word of a command line with nothing private in it: no folder, no secret."""
     is_flag = argument.startswith("-")
     flag, equals, value = argument.partition("=") if is_flag else ("", "", argument)
     name = Path(value).name if Path(value).is_absolute() else value
-    return flag + equals + without_password(name)
+    return flag + equals + without_secrets(name)
 
 
 def _cpu_model() -> str:

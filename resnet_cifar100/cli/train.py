@@ -12,7 +12,7 @@ import tyro
 from rich.table import Table
 
 from resnet_cifar100.cli.screen import console, python_command, say
-from resnet_cifar100.config import BEST_MODEL, SAMPLES, Config, without_password
+from resnet_cifar100.config import BEST_MODEL, SAMPLES, Config, without_secrets
 from resnet_cifar100.constants import SYNTHETIC
 from resnet_cifar100.errors import ConfigError, InterruptedRunError
 from resnet_cifar100.limits import idle_settings
@@ -61,7 +61,7 @@ def train(argv: Sequence[str]) -> None:
     config = dataclasses.replace(
         config,
         dataset="synthetic" if is_synthetic else "cifar100",
-        data_url=without_password(config.data_url),
+        data_url=without_secrets(config.data_url),
     )
     run_dir = given_dir or new_run_dir(config)
     try:

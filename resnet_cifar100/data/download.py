@@ -5,6 +5,7 @@ Bytes go to a name ending in `.part`; a final name stands only for a complete an
 
 import hashlib
 import os
+import re
 import shutil
 import socket
 import ssl
@@ -22,6 +23,7 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.progress import DownloadColumn, Progress, TransferSpeedColumn
 
+from resnet_cifar100.config import without_secrets
 from resnet_cifar100.constants import ARCHIVE, ARCHIVE_URL, FOLDER, MEMBERS, FileFacts
 from resnet_cifar100.errors import DataError
 
@@ -52,7 +54,8 @@ def how_to_get_it(data_dir: Path, url: str) -> str:
     """Return what a person can do when the download from `url` fails."""
     return (
         "What you can do: run it again (a partial download is resumed), or\n"
-        f"  - put {url} at {data_dir / ARCHIVE_NAME} by hand\n    (SHA-256 {ARCHIVE.sha256});\n"
+        f"  - put {without_secrets(url)} at {data_dir / ARCHIVE_NAME} by hand\n"
+        f"    (SHA-256 {ARCHIVE.sha256});\n"
         f"  - train with a mirror: train.py --data-url URL (the official one is {ARCHIVE_URL});\n"
         "  - train without the real data: train.py --dataset synthetic"
     )
@@ -78,7 +81,9 @@ def download_cifar100(
                 if not _is_complete(folder, members):
                     _obtain(data_dir, url, archive, members)
     except (DataError, OSError) as error:
-        reason = error if isinstance(error, DataError) else f"Reading or writing failed: {error}."
+        is_ours = isinstance(error, DataError)
+        reason = str(error) if is_ours else f"Reading or writing failed: {error}."
+        reason = reason.replace(url, without_secrets(url))
         raise DataError(f"{reason}\n{how_to_get_it(data_dir, url)}") from error
     return folder
 
@@ -112,6 +117,8 @@ def _obtain(data_dir: Path, url: str, archive: FileFacts, members: Mapping[str, 
 def _fetch_verified(url: str, part: Path, facts: FileFacts) -> None:
     """Make `part` the archive that `facts` describe; a complete but wrong one is fetched anew."""
     _check_scheme(url, {"http", "https"})
+    if re.match(r"\w+://[^/?]*@", url):
+        raise DataError(f"{url} is refused: an address may name no user and no password.")
     console = _console()
     for _ in range(2):
         _fetch(url, part, facts.size, console)
@@ -211,7 +218,8 @@ class _Meter:
         self.bar = Progress(*columns, console=console, disable=not console.is_interactive)
         self.task = self.bar.add_task("CIFAR-100", total=size, completed=done)
         self.console, self.size, self.tenths = console, size, 10 * done // size
-        console.print(f"Downloading {url} ({done / 1e6:.1f} of {size / 1e6:.1f} MB are here).")
+        here = f"{done / 1e6:.1f} of {size / 1e6:.1f} MB are here"
+        console.print(f"Downloading {without_secrets(url)} ({here}).")
 
     def show(self, done: int) -> None:
         """Tell how many bytes are here now."""

@@ -21,7 +21,7 @@ from tests.data.download.client import (
     resumed_at,
     write_part,
 )
-from tests.data.download.server import DATA, Exchange, Server, redirect
+from tests.data.download.server import DATA, Exchange, Server, redirect, status
 
 
 @pytest.mark.parametrize(
@@ -37,6 +37,23 @@ def test_only_http_and_https_addresses_are_accepted(data_dir: Path, url: str) ->
 )
 def test_an_address_that_makes_no_sense_ends_in_one_message(data_dir: Path, url: str) -> None:
     assert "not a usable address" in refusal(data_dir, url)
+
+
+def test_an_address_with_a_password_is_refused_without_showing_it(data_dir: Path) -> None:
+    message = refusal(data_dir, "https://me:secret@mirror.example/x.tar.gz")
+    assert "no user and no password" in message
+    assert "mirror.example/x.tar.gz" in message
+    assert "secret" not in message
+
+
+def test_what_signs_an_address_is_sent_and_not_shown(
+    server: Server, data_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.script = [status(403)]
+    message = refusal(data_dir, f"{server.url}?Signature=secret")
+    assert server.exchanges[0].path.endswith("?Signature=secret")
+    assert f"{server.url}: HTTP Error 403" in message
+    assert "secret" not in message + "".join(capsys.readouterr())
 
 
 def test_a_redirect_within_http_is_followed_and_keeps_the_range(
