@@ -15,7 +15,7 @@ from resnet_cifar100.engine.log_page import render_markdown
 from resnet_cifar100.engine.record import load_record
 from resnet_cifar100.engine.step import train_step, warm_up
 from resnet_cifar100.engine.trainer import fit
-from resnet_cifar100.errors import NonFiniteError
+from resnet_cifar100.errors import ConfigError, NonFiniteError
 from resnet_cifar100.models.speednet import SpeedNet
 from tests.states import begun
 
@@ -243,6 +243,14 @@ def test_only_sizes_of_images_that_come_are_warmed_up(
     monkeypatch.setattr(step_module, "update", lambda *given: seen.append(given[-1]))
     warm_up(state, *next(loader.batches(0)))
     assert seen == sizes
+
+
+def test_early_images_that_are_too_small_are_refused_before_the_first_step(
+    speedy_config, tiny_dataset, tmp_path, console
+):
+    config = dataclasses.replace(speedy_config, early_sizes=(12,))
+    with pytest.raises(ConfigError, match="12"):
+        fit(config, tiny_dataset, tmp_path / "run", console)
 
 
 def test_a_step_that_cannot_be_captured_is_taken_as_it_is_and_the_run_says_so(
