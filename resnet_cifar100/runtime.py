@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -165,8 +166,14 @@ def compile_fault(device: torch.device) -> str:
     try:
         torch.compile(lambda x: x * 2 + 1)(torch.ones(8, device=device))
     except Exception as error:  # whatever the backend raises, the run goes on without it
-        return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        return in_short(error)
     return ""
+
+
+def in_short(error: Exception) -> str:
+    """Return the first line of what an error says, as a record may repeat it: without paths."""
+    line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return re.sub(r"(?<!\w)/[^\s'\":,)]+", "...", line)[:200]
 
 
 def _program() -> str:

@@ -14,6 +14,7 @@ from resnet_cifar100.engine.sam import perturbed_weights
 from resnet_cifar100.engine.schedule import image_size_at, lr_scale_at
 from resnet_cifar100.engine.state import TrainState, all_finite, non_finite
 from resnet_cifar100.parallel import highest_of_all_processes, rank, world_size
+from resnet_cifar100.runtime import in_short
 
 
 def train_step(state: TrainState, images: Tensor, targets: Tensor) -> None:
@@ -138,7 +139,7 @@ def warm_up(state: TrainState, images: Tensor, targets: Tensor) -> str:
                 state.graphs[image_size] = StepGraph(state, images, targets, image_size)
             except RuntimeError as error:
                 _leave_capture()
-                note = f"The step could not be captured in a CUDA graph ({error})."
+                note = f"The step could not be captured in a CUDA graph ({in_short(error)})."
                 notes = (*state.runtime.notes, note)  # which the record of the run repeats
                 state.runtime = dataclasses.replace(state.runtime, notes=notes)
     for optimizer in state.optimizers:  # of a step that could not be captured
