@@ -67,7 +67,7 @@ class RunLog:
     def _announce_changes(self) -> None:
         """Say what of the machine differs from the session before; the last bits may differ too."""
         for before, now in itertools.pairwise(self.record.environments[-2:]):
-            for key in ("torch", "cpu", "threads", "gpu", "commit"):
+            for key in ("torch", "cpu", "threads", "processes", "gpu", "commit"):
                 if before.get(key) != now[key]:
                     change = f"{key} {before.get(key)} -> {now[key]}"
                     self.progress.console.print(
@@ -174,7 +174,7 @@ def _this_session(state: TrainState) -> Row:
 
 
 def _earlier_sessions(run_dir: Path, state: TrainState) -> list[Row]:
-    """Return the environments of the sessions that brought the run to where it is resumed from."""
+    """Return the environments of all earlier sessions of the run, where it is resumed."""
     try:
         return load_record(run_dir).environments if state.step else []
     except CheckpointError:  # the state is sound and the run goes on; only its past is not known

@@ -47,11 +47,11 @@ def newest_run_dir(checkpoint_dir: Path) -> Path:
     )
 
 
-def finished_before(config: Config, run_dir: Path) -> RunRecord | None:
+def restore_finished(config: Config, run_dir: Path) -> RunRecord | None:
     """Return the record of a run that has done all that these settings ask for, if this is one.
 
-    Its weights and its page are then where the settings want them, whatever ended it. Of several
-    processes the main one knows.
+    Its weights and its page are written to where the settings want them, over whatever is there.
+    Of several processes the main one knows.
 
     Raises:
         CheckpointError: where its weights cannot be read, or not be written there, or another

@@ -22,7 +22,7 @@ from resnet_cifar100.engine.metrics import Metrics
 from resnet_cifar100.engine.record import Row, RunRecord
 from resnet_cifar100.engine.resume import resume_if_present
 from resnet_cifar100.engine.runlog import RunLog
-from resnet_cifar100.engine.runs import finished_before, only_writer
+from resnet_cifar100.engine.runs import only_writer, restore_finished
 from resnet_cifar100.engine.schedule import lr_at
 from resnet_cifar100.engine.state import TrainState, create_state
 from resnet_cifar100.engine.step import train_step, warm_up
@@ -64,8 +64,9 @@ def fit(config: Config, dataset: Dataset, run_dir: Path, console: Console) -> Ru
                 f"the main process trains on {title}, this one has {dataset.title}: --data-dir has "
                 "to name a folder with the same on every machine"
             )
-        if record := from_main_process(finished_before(config, run_dir)):
-            note = f"{run_dir} is finished: nothing is left to train."
+        if record := from_main_process(restore_finished(config, run_dir)):
+            note = f"{run_dir} is finished: nothing is left to train. Its weights are in "
+            note += f"{config.checkpoint_path} again."
             console.print(note, highlight=False, markup=False, soft_wrap=True)
             return record
         return _fit(config, create_runtime(config), dataset, run_dir, console)

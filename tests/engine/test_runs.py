@@ -25,11 +25,14 @@ def test_each_session_leaves_its_stamp_and_says_what_changed(
 ):
     fit(dataclasses.replace(tiny_config, epochs=1), tiny_dataset, tmp_path / "run", console)
     stamp = runlog.environment
-    monkeypatch.setattr(runlog, "environment", lambda *given: {**stamp(*given), "commit": "other"})
+    other = {"commit": "other", "processes": 3}
+    monkeypatch.setattr(runlog, "environment", lambda *given: {**stamp(*given), **other})
     with console.capture() as said:
         record = fit(tiny_config, tiny_dataset, tmp_path / "run", console)
     assert [one["commit"] == "other" for one in record.environments] == [False, True]
-    assert "Since the last session: commit" in said.get()
+    changes = said.get()
+    assert "Since the last session: commit" in changes
+    assert "Since the last session: processes 1 -> 3" in changes
 
 
 @pytest.mark.parametrize("name", ["logs.md", "logs[1]*.md"])
