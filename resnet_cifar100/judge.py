@@ -13,7 +13,7 @@ class Judge(nn.Module):
     Strangeness is an out-of-distribution score: the cosine distance, 0 to 2, from the features to
     the mean of the nearest class; 0 where no means are known. After Sun et al. 2022
     (https://arxiv.org/abs/2204.06507), who compare with single training images; docs/web.md has
-    what it finds here, and what was tried beside it.
+    what it finds here, docs/log.md what was tried beside it.
     """
 
     def __init__(self, bundle: Bundle) -> None:

@@ -22,7 +22,7 @@ def write_samples(dataset: Dataset, out: Path, *, per_class: int, seed: int) -> 
     Raises:
         ConfigError: for a number of images that the test set does not have, and for an `out` with
             an index.csv of something else.
-        DataError: where `out` cannot be written.
+        DataError, CheckpointError: where pictures, or the index, cannot be written to `out`.
     """
     images, labels = dataset.test
     most = int(torch.bincount(labels).min())

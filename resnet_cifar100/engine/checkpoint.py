@@ -75,7 +75,6 @@ def save_state(state: TrainState, run_dir: Path) -> Path:
         NonFiniteError: for weights that are not finite.
     """
     description = {
-        "format": FORMAT,
         "step": state.step,
         "config": json.loads(state.config.to_json()),
         "teacher": state.teacher_sha256,

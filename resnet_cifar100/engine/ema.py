@@ -37,7 +37,6 @@ class Ema:
         need statistics of their own (Izmailov et al. 2018, https://arxiv.org/abs/1803.05407).
         """
         norms = [m for m in self.model.modules() if isinstance(m, nn.BatchNorm2d)]
-        momenta = [norm.momentum for norm in norms]
         for norm in norms:
             norm.reset_running_stats()
             norm.train()
@@ -45,9 +44,7 @@ class Ema:
             for norm in norms:
                 norm.momentum = 1 / number  # so that the mean over all batches remains
             self.model(images)
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
-            norm.eval()
+        self.model.eval()
 
 
 def _float_tensors(model: nn.Module) -> list[Tensor]:

@@ -180,7 +180,6 @@ class ResNet(nn.Module):
         return self.forward_head(self.forward_features(images))
 
 
-@torch.no_grad()
 def _init_weights(module: nn.Module) -> None:
     """He initialisation of the filters, arXiv:1502.01852; norms and the head keep torch's own."""
     if isinstance(module, nn.Conv2d):

@@ -20,8 +20,9 @@ LOGIT_SCALE = 1.25 / 9  # the entry's, as is a head of the maximum and the mean
 class PooledGroup(nn.Module):
     """conv-pool-BN-SiLU, which halves the map, then one residual pair of convolutions.
 
-    (N,C,H,W) -> (N,D,H/2,W/2). `kernels` are the sides of the three filters. SiLU: Elfwing et al.
-    2017, https://arxiv.org/abs/1702.03118.
+    (N,C,H,W) -> (N,D,H/2,W/2), halves rounded down. `kernels` are the sides of the three filters;
+    where the first is 2, its convolution takes a pixel off H and W before they are halved. SiLU:
+    Elfwing et al. 2017, https://arxiv.org/abs/1702.03118.
     """
 
     def __init__(
@@ -36,7 +37,7 @@ class PooledGroup(nn.Module):
         self.norm3 = nn.BatchNorm2d(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return (N,D,H/2,W/2), halves rounded down."""
+        """Return the features at half the size."""
         x = F.silu(self.norm1(F.max_pool2d(self.conv1(x), 2)))
         residual = F.silu(self.norm2(self.conv2(x)))
         return x + F.silu(self.norm3(self.conv3(residual)))
