@@ -4,25 +4,19 @@ import dataclasses
 import os
 import shutil
 import signal
-from pathlib import Path
 
 import pytest
 import torch
-from rich.console import Console
 
 from resnet_cifar100.bundle import load_bundle
-from resnet_cifar100.config import Config
-from resnet_cifar100.data.cifar100 import Dataset
 from resnet_cifar100.engine import trainer
 from resnet_cifar100.engine.checkpoint import load_newest_state
 from resnet_cifar100.engine.record import load_record
-from resnet_cifar100.engine.state import TrainState
 from resnet_cifar100.engine.step import train_step
 from resnet_cifar100.engine.trainer import fit
 from resnet_cifar100.errors import CheckpointError, ConfigError, InterruptedRunError
+from resnet_cifar100.runtime import compile_fault
 from tests.interruptions import StoppedError, fingerprint, stop_at
-
-STEM_BIAS, FIRST_FILTERS = "optimizer.1.", "optimizer.2."  # the buffers of SGD and of Muon
 
 
 @pytest.fixture
@@ -35,7 +29,7 @@ def speedy_uninterrupted(speedy_config, straight) -> str:
     return straight(speedy_config).fingerprint
 
 
-@pytest.mark.parametrize("step", [1, 7, 8, 13, 23])
+@pytest.mark.parametrize("step", [8, 13])  # the first of an epoch, and one within
 def test_a_run_killed_at_a_step_and_resumed_matches_an_uninterrupted_one(
     step, uninterrupted, tiny_config, tiny_dataset, tmp_path, console, monkeypatch
 ):
@@ -63,49 +57,6 @@ def test_a_run_of_all_that_is_fast_killed_thrice_matches_an_uninterrupted_one(
         torch.manual_seed(999)
     fit(config, tiny_dataset, tmp_path / "killed", console)
     assert fingerprint(tmp_path / "killed") == speedy_uninterrupted
-
-
-def finish_without(
-    part: str, config: Config, dataset: Dataset, run_dir: Path, console: Console
-) -> str:
-    """Kill a run at step 13, resume it without a part of its state, return its fingerprint."""
-    config = dataclasses.replace(config, checkpoint_minutes=0)
-    with pytest.MonkeyPatch.context() as patch:
-        stop_at(patch, 13)
-        with pytest.raises(StoppedError):
-            fit(config, dataset, run_dir, console)
-    torch.manual_seed(999)
-    complete = TrainState.load_tensors
-
-    def load_without(state, tensors):
-        assert any(name.startswith(part) for name in tensors)
-        fresh = state.tensors()
-        complete(
-            state,
-            {k: fresh.get(k, t * 0) if k.startswith(part) else t for k, t in tensors.items()},
-        )
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(TrainState, "load_tensors", load_without)
-        fit(config, dataset, run_dir, console)
-    return fingerprint(run_dir)
-
-
-@pytest.mark.parametrize("part", ["model", "ema", "optimizer", "losses"])
-def test_every_part_of_the_state_matters(
-    part, uninterrupted, tiny_config, tiny_dataset, tmp_path, console
-):
-    """The tests above would notice if a part of the state were not restored."""
-    changed = finish_without(part, tiny_config, tiny_dataset, tmp_path / "forgetful", console)
-    assert changed != uninterrupted
-
-
-@pytest.mark.parametrize("part", [STEM_BIAS, FIRST_FILTERS])
-def test_the_memory_of_either_optimizer_matters(
-    part, speedy_uninterrupted, speedy_config, tiny_dataset, tmp_path, console
-):
-    changed = finish_without(part, speedy_config, tiny_dataset, tmp_path / "forgetful", console)
-    assert changed != speedy_uninterrupted
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -173,9 +124,12 @@ def test_fewer_epochs_than_are_begun_are_refused(
     assert len(record.history.epochs) == 2
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # those of torch's own compiler
 def test_a_compiled_run_resumes_to_the_same_bits(
     tiny_config, tiny_dataset, tmp_path, console, monkeypatch
 ):
+    if fault := compile_fault(torch.device("cpu")):
+        pytest.skip(f"torch.compile does not work here: {fault}")
     config = dataclasses.replace(tiny_config, compile=True, epochs=2, checkpoint_minutes=0)
     fit(config, tiny_dataset, tmp_path / "straight", console)
     with monkeypatch.context() as patch:
@@ -184,7 +138,9 @@ def test_a_compiled_run_resumes_to_the_same_bits(
             fit(config, tiny_dataset, tmp_path / "killed", console)
     torch.compiler.reset()
     torch.manual_seed(999)
-    fit(config, tiny_dataset, tmp_path / "killed", console)
+    record = fit(config, tiny_dataset, tmp_path / "killed", console)
+    notes = [note for session in record.environments for note in session["runtime"]]
+    assert sum(note.startswith("Compiled") for note in notes) == 2
     assert fingerprint(tmp_path / "killed") == fingerprint(tmp_path / "straight")
 
 
