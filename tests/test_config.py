@@ -7,6 +7,7 @@ import pytest
 from resnet_cifar100.cli.train import training_settings
 from resnet_cifar100.config import Config
 from resnet_cifar100.errors import ConfigError
+from resnet_cifar100.limits import limits_of
 from resnet_cifar100.models.factory import MODELS
 from resnet_cifar100.recipes import RECIPES, create_recipe
 from tests.conftest import REPOSITORY
@@ -100,24 +101,32 @@ def test_no_setting_may_be_negative_infinite_or_nan(field, value):
         Config(**{field: value})
 
 
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [
-        ({"ema_images": 500}, "--ema-images must be 0 without --ema-decay"),
-        ({"ema_decay": 0.9, "ema_images": 50_001}, "--ema-images must be in 0 to 50000"),
-        ({"distillation_weight": 1.01}, "--distillation-weight must be in"),
-        (
-            {"epochs": 3, "plain_epochs": 4},
-            "--plain-epochs must be in 0 to 3, the epochs of the run",
-        ),
-        ({"plain_epochs": -1}, "--plain-epochs"),
-    ],
-    ids=str,
-)
+TOGETHER = [
+    ({"ema_images": 500}, "--ema-images must be 0 without --ema-decay"),
+    ({"ema_decay": 0.9, "ema_images": 50_001}, "--ema-images must be in 0 to 50000"),
+    ({"distillation_weight": 1.01}, "--distillation-weight must be in"),
+    (
+        {"epochs": 3, "plain_epochs": 4},
+        "--plain-epochs must be in 0 to 3, the epochs of the run",
+    ),
+    ({"plain_epochs": -1}, "--plain-epochs"),
+    ({"momentum": 0.0, "nesterov": True}, "--nesterov must be false where momentum is 0"),
+    ({"sam_adaptive": True}, "--sam-adaptive must be false without --sam-rho"),
+    ({"ema_decay": 0.9, "ema_images": 1}, "--ema-images must be 0, or 2 or more"),
+    ({"optimizer": "muon", "zero_init": True}, "--zero-init must be false with"),
+]
+
+
+@pytest.mark.parametrize(("settings", "words"), TOGETHER, ids=str)
 def test_settings_that_do_not_go_together_are_refused(settings, words):
     with pytest.raises(ConfigError, match=words):
         Config(**settings)
     Config(epochs=3, plain_epochs=3, ema_decay=0.9, ema_images=50_000, distillation_weight=1.0)
+
+
+def test_every_limit_is_tried():
+    limited = {name for name, *_ in limits_of(Config())}
+    assert limited <= {*INVALID}.union(*(settings for settings, _ in TOGETHER))
 
 
 def test_early_stopping_needs_images_to_decide_on():

@@ -33,26 +33,24 @@ def train(config, folder, processes: int, fault=None) -> list[int]:
     return [end_of(start(config, folder, fault=fault))]
 
 
-@pytest.mark.parametrize("processes", [1, 2, 3])
-def test_a_run_killed_at_any_step_resumes_with_the_same_bits(
-    processes, tiny_data_dir, tmp_path, full, figure
-):
-    equal = 0
-    for precision in ("fp32", "bf16") if full else ("fp32",):
-        config = settings(tiny_data_dir, precision=precision)
-        if processes == 3:  # of more than the megabyte of gradients that go together
-            config = dataclasses.replace(config, width=1.0, batch_size=48)
-        assert not any(train(config, tmp_path / precision, processes))
-        # The last epoch alone leaves its losses.
-        for step in POINTS if full else (13, 29)[processes > 1 :]:
-            folder = tmp_path / f"{precision}-{step}"
-            assert train(config, folder, processes, Kill(step)) == [-signal.SIGKILL] * processes
-            assert not any(train(config, folder, processes))
-            assert fingerprint(folder / "run") == fingerprint(tmp_path / precision / "run")
-            assert leftovers(folder) == []
-            equal += 1
-    name = f"killed at {len(POINTS)} steps, fp32 and bf16, processes: {processes}"
-    figure(name, f"{equal} of {equal} resumed with equal bits")
+def test_runs_killed_at_any_step_resume_with_the_same_bits(tiny_data_dir, tmp_path, full, figure):
+    for processes in (1, 2, 3) if full else (3,):
+        equal = 0
+        for precision in ("fp32", "bf16") if full else ("fp32",):
+            config = settings(tiny_data_dir, precision=precision)
+            if processes == 3:  # of more than the megabyte of gradients that go together
+                config = dataclasses.replace(config, width=1.0, batch_size=48)
+            place = tmp_path / f"{processes}-{precision}"
+            assert not any(train(config, place, processes))
+            for step in POINTS if full else (29,):  # the last epoch alone leaves its losses
+                folder = place / str(step)
+                assert train(config, folder, processes, Kill(step)) == [-signal.SIGKILL] * processes
+                assert not any(train(config, folder, processes))
+                assert fingerprint(folder / "run") == fingerprint(place / "run")
+                assert leftovers(folder) == []
+                equal += 1
+        name = f"killed at {len(POINTS)} steps, fp32 and bf16, processes: {processes}"
+        figure(name, f"{equal} of {equal} resumed with equal bits")
 
 
 def test_who_loses_the_others_ends_with_a_sentence_and_a_code_of_its_own(tiny_data_dir, tmp_path):
@@ -68,7 +66,7 @@ def test_what_is_not_finite_in_one_process_stops_both_before_the_step(
     values, places = ("nan", "inf", "-inf"), ("input", "loss", "gradient", "norm")
     every = list(itertools.product(values, places, (0, 1)))
     config = settings(tiny_data_dir, epochs=1)
-    cases = every if full else [every[3], every[4]]
+    cases = every if full else [every[3], every[4], every[7]]
     for value, where, who in cases:
         folder = tmp_path / f"{value}-{where}-{who}"
         folder.mkdir()
@@ -137,8 +135,10 @@ def test_a_run_goes_on_with_more_processes_and_with_fewer(tiny_data_dir, tmp_pat
     pairs = zip(one.steps, both.steps, strict=True)
     apart = [abs(a["train/loss"] - b["train/loss"]) for a, b in pairs]
     assert max(apart) < 1e-4
+    sessions = [one["processes"] for one in load_record(tmp_path / "both" / "run").environments]
+    assert sessions == [1, 2, 1]
     hits, same = ([row["train/top1"] for row in run.epochs] for run in (one, both))
-    assert same == pytest.approx(hits, abs=0.01)
+    assert same == pytest.approx(hits, abs=0.0026)  # one image of 400
     figure(
         "1, then 2, then 1 process", f"losses of {len(apart)} steps at most {max(apart):.0e} apart"
     )
