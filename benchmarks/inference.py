@@ -67,8 +67,10 @@ def predictor(config: Config) -> Callable[[Tensor], Tensor]:
 
 
 def call_block(piece: Callable[[], object], device: torch.device) -> Block:
-    """Return a block that times each of its calls, at most CALLS of them."""
-    return lambda pieces: [seconds_per_piece(piece, 1, device) for _ in range(min(pieces, CALLS))]
+    """Return a block that times CALLS calls, or the one of an uncounted round, each by itself."""
+    return lambda pieces: [
+        seconds_per_piece(piece, 1, device) for _ in range(CALLS if pieces > 1 else 1)
+    ]
 
 
 def batch_block(piece: Callable[[], object], device: torch.device) -> Block:

@@ -10,6 +10,7 @@ alone in a fresh environment; pages are driven in Chromium. Needs npm, Chromium 
 import argparse
 import os
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -136,21 +137,23 @@ def measure_kills(folder: Path) -> Rows:
     words += ["--checkpoint-path", str(WEIGHTS), "--data-dir", str(folder / "none")]
     run(words, folder, os.environ | {"PYTHONPATH": str(ROOT)})
     model = folder / "exports/hub/model"
-    whole, old, arrived, moments = 0, 0, 0, random.Random(0)
+    killed, whole, old, arrived, moments = 0, 0, 0, 0, random.Random(0)
     with HubServer(token=TOKEN) as hub:
         settings = client_environment(hub, folder / "home") | {"PYTHONPATH": str(ROOT)}
         started = time.monotonic()
         run(["-c", PUSH, str(model)], folder, settings)
         seconds = time.monotonic() - started
         new = hub.repos[NET].at("main").files
-        for _ in range(KILLS):
+        while killed < KILLS:
             hub.objects.clear()
             repo = hub.repos[NET] = Repo()
             before = repo.add("before", {**new, "config.json": b"{}", "model.safetensors": b"old"})
             process = subprocess.Popen([sys.executable, "-c", PUSH, str(model)], env=settings)
             time.sleep(moments.uniform(0.5, 1) * seconds)
             process.kill()
-            process.wait()
+            if process.wait() != -signal.SIGKILL:
+                continue  # it had ended by itself
+            killed += 1
             old += repo.at("main").sha == before.sha
             whole += repo.at("main").files in (before.files, new)
             run(["-c", PUSH, str(model)], folder, settings)

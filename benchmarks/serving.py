@@ -197,7 +197,7 @@ async def _attack(
         if kind == 4:
             return (await client.post("/gradio_api/queue/join", json=call)).status_code
         return (await client.post("/classify", content=contents[kind])).status_code
-    except httpx.TransportError:
+    except (httpx.TransportError, OSError, IndexError):
         return 0
 
 

@@ -200,7 +200,7 @@ def tables(asked: Asked) -> Iterator[Table]:
 def network_tables(
     name: str, rates: Rates, asked: Asked, process: ProcessPoolExecutor
 ) -> Iterator[Table]:
-    """Yield the table of one network, and that of a whole run where it resizes."""
+    """Yield the table of one network, and that of all steps of its recipe."""
     subject = subjects(asked)[name]
     measured = measure(subject, asked, process)
     yield step_table(name, subject, measured, rates, asked)

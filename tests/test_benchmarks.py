@@ -1,6 +1,7 @@
 """What the benchmarks measure and make of it; how fast anything is belongs to no test."""
 
 import dataclasses
+import importlib
 import itertools
 from contextlib import ExitStack
 
@@ -29,6 +30,7 @@ from resnet_cifar100.engine.step import train_step as our_train_step
 from resnet_cifar100.models.factory import create_model
 from resnet_cifar100.parallel import mean_over_processes, rank
 from resnet_cifar100.recipes import create_recipe
+from tests.conftest import REPOSITORY
 
 pytestmark = pytest.mark.usefixtures("no_compiler")
 CPU = torch.device("cpu")
@@ -238,6 +240,18 @@ def test_a_step_of_whole_images_has_no_resize(few_images, speedy_config):
     seconds = {name: [0.5, 0.1, 0.2] for name in seconds} | {"step": [2.0, 1.0, 0.4]}
     cells = step_parts.row(config, 32, seconds)
     assert cells[3:] == ["1,000.0", "20.00%", "20.00%", "-", "20.00%", "20.00%", "20.00%"]
+
+
+def test_every_benchmark_finds_what_it_imports():
+    paths = sorted((REPOSITORY / "benchmarks").glob("[!_]*.py"))
+    assert len(paths) > 20
+    for path in paths:
+        importlib.import_module(f"benchmarks.{path.stem}")
+
+
+def test_a_call_is_one_sample_however_fast_calls_are():
+    block, most = inference.call_block(lambda: None, CPU), inference.CALLS
+    assert [len(block(pieces)) for pieces in (1, 2, 10_000)] == [1, most, most]
 
 
 def test_thread_counts_double_up_to_all_cores(monkeypatch):

@@ -54,11 +54,6 @@ def test_a_signal_ends_a_run_in_order_and_says_how_to_go_on(number, code, tmp_pa
     assert "Traceback" not in errors
     status = json.loads((tmp_path / "run" / "run.json").read_text())["status"]
     assert status.startswith("interrupted")
-    saved, _ = load_newest_state(tmp_path / "run")
-    rest = ("--resume", "--epochs", str(saved.step // 16 + 1))
-    resumed = run(*command(tmp_path, tiny_data_dir, *rest))
-    assert resumed.returncode == 0
-    assert "Resuming" in resumed.stdout
 
 
 def test_a_reader_that_leaves_ends_no_training(tmp_path, tiny_data_dir):

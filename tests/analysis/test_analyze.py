@@ -259,6 +259,7 @@ def test_a_run_of_one_epoch_without_held_out_images_has_a_report(bare_report):
         assert file["temperature"] == 1
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_without_images_no_picture_is_left_either(report, bare_run, tmp_path):
     out = shutil.copytree(report, tmp_path / "out")
     assert analyze(bare_run, out, *QUICK) == 0
@@ -268,6 +269,7 @@ def test_without_images_no_picture_is_left_either(report, bare_run, tmp_path):
     assert not any(f"figures/{name}-" in markdown for name in GALLERIES)
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_the_val_images_are_those_that_the_run_held_out(run, bundle, dataset, tmp_path):
     assert analyze(run, tmp_path, "--split", "val", *QUICK) == 0
     _, val = training_splits(dataset, bundle.config)

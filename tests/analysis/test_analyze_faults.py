@@ -84,6 +84,7 @@ def test_the_page_is_titled_with_the_name_of_the_run(hostile_report):
     assert html.unescape(title).endswith(f"report of {RUN_NAME}")
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_what_a_calibration_is_from_never_becomes_markup(bundle, tmp_path):
     hostile = Calibration(temperature=2.0, source=SCRIPT)
     save_bundle(dataclasses.replace(bundle, calibration=hostile), tmp_path / "a.pth")

@@ -7,21 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
 
 from resnet_cifar100.bundle import Calibration, load_bundle, save_bundle, save_safetensors
 from tests.analysis.test_analyze import QUICK, Page, analyze, train
 from tests.conftest import REPOSITORY
 
-
-@pytest.fixture(autouse=True)
-def _blank_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing here is about what figures show, and to draw them takes most of the time."""
-
-    def save_blank(path: Path, *_given: object, **_named: object) -> None:
-        Image.new("RGB", (1, 1)).save(path)
-
-    monkeypatch.setattr("resnet_cifar100.analysis.material.save_figure", save_blank)
+pytestmark = pytest.mark.usefixtures("blank_figures")
 
 
 @pytest.fixture(scope="module")

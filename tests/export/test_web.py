@@ -29,7 +29,6 @@ browser, screenshot, drawings = test_page.browser, test_page.screenshot, conftes
 in_browser = pytest.mark.skipif(
     not (test_page.CHROMIUM and shutil.which("npm")), reason="there is no Chromium or no npm here"
 )
-READY_MS = 15_000
 DESKTOP, PHONE = {"width": 1200, "height": 900}, {"width": 390, "height": 844}
 NOISE = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
 VERDICT, SENTENCE = "#verdict h2", "#verdict p"
@@ -69,7 +68,7 @@ def visit(browser: Browser, web_page):
         page.on("pageerror", lambda error: faults.append(str(error)))
         page.on("console", lambda one: faults.append(one.text))
         page.goto(path.as_uri())
-        expect(page.locator("html")).to_have_attribute("data-state", state, timeout=READY_MS)
+        expect(page.locator("html")).to_have_attribute("data-state", state)
         return page
 
     yield open_page
@@ -158,7 +157,7 @@ def test_a_static_host_is_asked_for_the_page_alone_and_no_other_can_be(browser, 
         "**/*", lambda route: (asked.append(route.request.url), route.fulfill(path=web_page))
     )
     page.goto("https://pictures.example/index.html")
-    expect(page.locator("html")).to_have_attribute("data-state", "ready", timeout=READY_MS)
+    expect(page.locator("html")).to_have_attribute("data-state", "ready")
     assert page.evaluate("fetch('https://example.com/').then(() => 'sent', () => '')") == ""
     page.close()
     assert asked == ["https://pictures.example/index.html"]

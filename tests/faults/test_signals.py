@@ -42,7 +42,7 @@ def test_runs_told_to_stop_save_where_they_are_and_go_on_exactly(
             longest_life *= 1.1  # should the machine have become too slow to reach a step in it
             process.terminate()
             told = time.monotonic()
-            code = end_of(process, seconds=10)
+            code = end_of(process)
             slowest = max(slowest, time.monotonic() - told)
             if code == 0:  # it was done before
                 break

@@ -97,7 +97,7 @@ def test_two_processes_stop_together_whichever_is_told(tiny_data_dir, tmp_path, 
             for rank in next(told):
                 processes[rank].terminate()
             began = time.monotonic()
-            codes = ends_of(processes, seconds=10)
+            codes = ends_of(processes)
             slowest = max(slowest, time.monotonic() - began)
             is_finished = load_record(folder / "run").status == "finished"
             is_early = -signal.SIGTERM in codes  # before there was anything to save

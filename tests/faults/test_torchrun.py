@@ -1,6 +1,5 @@
 """Under torchrun: a killed process is started again, a stopped torchrun by its user."""
 
-import itertools
 import os
 import random
 import signal
@@ -92,6 +91,19 @@ def finish(folder: Path, data_dir: Path, victim: str, step: int) -> None:
     assert load_record(folder / "run").status == "finished"
 
 
+def stop(folder: Path, data_dir: Path, step: int) -> float:
+    """Tell torchrun to stop from a step on; return the seconds until all has ended in order."""
+    agent = launch(folder, data_dir)
+    wait_for_step(step, folder, agent)
+    workers = children_of(agent.pid)
+    agent.terminate()
+    began = time.monotonic()
+    assert wait_for(agent, workers) != 0
+    stopped_at = f"interrupted: stopped at step {newest_step(folder / 'run')} of"
+    assert load_record(folder / "run").status.startswith(stopped_at)
+    return time.monotonic() - began
+
+
 @pytest.fixture(scope="module")
 def straight(tiny_data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """Return the fingerprint of a run that nothing disturbed, in two processes without torchrun."""
@@ -101,44 +113,23 @@ def straight(tiny_data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> s
     return fingerprint(folder / "run")
 
 
-def test_a_run_under_torchrun_outlives_the_death_of_any_process(
+def test_a_run_under_torchrun_outlives_the_death_of_any_process_and_a_stop(
     straight, tiny_data_dir, tmp_path, full, figure
 ):
     rng = random.Random(0)
-    every = itertools.cycle(("rank 1", "rank 0", "torchrun"))
-    victims = list(itertools.islice(every, 20 if full else 1))
-    for number, victim in enumerate(victims):
-        folder = tmp_path / str(number)
-        finish(folder, tiny_data_dir, victim, rng.randrange(HALF_THE_STEPS))
-        assert fingerprint(folder / "run") == straight
-        assert "resnet_cifar100/" not in (folder / "printed").read_text()  # no traceback of ours
-    figure(
-        "kill -9 of rank 0, rank 1 or torchrun",
-        f"{len(victims)} of {len(victims)} go on to equal bits",
-    )
-
-
-def test_a_torchrun_that_is_told_to_stop_leaves_a_state_to_go_on_from(
-    straight, tiny_data_dir, tmp_path, full, figure
-):
-    rng = random.Random(1)
-    count, slowest = 10 if full else 1, 0.0
+    victims = ("rank 1", "rank 0", "torchrun")
+    count, slowest = 20 if full else 1, 0.0
     for number in range(count):
         folder = tmp_path / str(number)
-        agent = launch(folder, tiny_data_dir)
-        wait_for_step(rng.randrange(HALF_THE_STEPS), folder, agent)
-        workers = children_of(agent.pid)
-        agent.terminate()
-        began = time.monotonic()
-        assert wait_for(agent, workers) != 0
-        slowest = max(slowest, time.monotonic() - began)
-        stopped_at = f"interrupted: stopped at step {newest_step(folder / 'run')} of"
-        assert load_record(folder / "run").status.startswith(stopped_at)
-        assert launch(folder, tiny_data_dir).wait(120) == 0
+        slowest = max(slowest, stop(folder, tiny_data_dir, rng.randrange(HALF_THE_STEPS)))
+        killed_at = rng.randrange(newest_step(folder / "run") + 1, HALF_THE_STEPS + 30)
+        finish(folder, tiny_data_dir, victims[number % 3], killed_at)
         printed = (folder / "printed").read_text()
         assert printed.count("epoch  10/10") == 1  # the main process alone speaks
+        assert "resnet_cifar100/" not in printed  # no traceback of ours
         assert fingerprint(folder / "run") == straight
     figure("SIGTERM to torchrun", f"{count} of {count} saved, ended within {slowest:.1f} s")
+    figure("kill -9 of rank 0, rank 1 or torchrun", f"{count} of {count} go on to equal bits")
 
 
 def test_a_machine_goes_on_without_one_that_dies(

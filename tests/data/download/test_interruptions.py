@@ -19,7 +19,7 @@ from resnet_cifar100.data.download import (
 )
 from resnet_cifar100.errors import DataError
 from tests.data.download.client import assert_complete, files_in, obtain, refusal, resumed_at
-from tests.data.download.server import DATA, FACTS, MEMBERS, Server, crawl
+from tests.data.download.server import DATA, FACTS, MEMBERS, Server, hang_half_way
 
 CHILD = """
 import json, pathlib, sys, time
@@ -55,7 +55,7 @@ def test_a_kill_while_bytes_arrive_leaves_no_final_file_and_a_rerun_resumes(
     server: Server, data_dir: Path
 ) -> None:
     part = data_dir / f"{ARCHIVE_NAME}.part"
-    server.script = [crawl]
+    server.script = [hang_half_way]
     kill_when(lambda: part.exists() and part.stat().st_size > 0, data_dir, server.url)
     assert files_in(data_dir) == [part]
     offset = part.stat().st_size
