@@ -1,6 +1,7 @@
 """What README and docs say, as far as a program can tell: figures, links, commands."""
 
 import dataclasses
+import json
 import re
 import shlex
 import statistics
@@ -23,7 +24,8 @@ README = (REPOSITORY / "README.md").read_text()
 
 def runs_of(row: str) -> list[Path]:
     """The folders of the runs that a row of the results links to; a table has none."""
-    folders = (REPOSITORY / name for name in re.findall(r"\]\((?:\.\./)?(records/[^/)]+)", row))
+    places = re.findall(r"\]\((?:\.\./)?(records/[^)]+)/(?:README.md|run.json)\)", row)
+    folders = [REPOSITORY / place for place in places]
     return [folder for folder in folders if (folder / "run.json").exists()]
 
 
@@ -39,9 +41,39 @@ def test_the_readme_states_what_its_records_say(row):
     assert float(stated) == pytest.approx(statistics.mean(top1), abs=0.00501)
     if spread:
         assert float(spread) == pytest.approx(statistics.stdev(top1), abs=0.00501)
+    time = row.split("|")[4]
+    stated = [seconds_of(text) for text in re.findall(r"\d+:\d\d(?::\d\d)?", time)]
+    measured = sorted(run.history.epochs[-1]["train_seconds"] for run in runs)
+    assert stated[0] == pytest.approx(measured[0], abs=1)
+    if "to" in time:
+        assert stated[1] == pytest.approx(measured[-1], abs=1)
     for run in runs if "teacher" not in row else []:
         paths = {"checkpoint_path": BEST_MODEL, "log_file": Path("logs.md")}
         assert dataclasses.replace(run.config, seed=0, **paths) == create_recipe(row.split("`")[1])
+
+
+def test_the_readme_states_what_the_record_of_the_gpu_says():
+    (row,) = (row for row in README.splitlines() if row.startswith("| ") and "H200" in row)
+    (place,) = re.findall(r"\]\((records/[^)]+)/README.md\)", row)
+    content = json.loads((REPOSITORY / place / "result.json").read_text())
+    outcomes = content["time_to_accuracy"]["samples"]["outcomes"]
+    assert len(outcomes) == 6
+    assert "[six]" in row
+    for key, unit, text in (
+        ("top1", 100, "{:.2f}% ± {:.2f}"),
+        ("train_seconds", 1, "{:.2f} ± {:.2f} s"),
+    ):
+        values = [unit * outcome[key] for outcome in outcomes]
+        assert text.format(statistics.mean(values), statistics.stdev(values)) in row
+
+
+def test_every_row_of_the_faults_is_in_their_record():
+    text = (REPOSITORY / "docs/reliability.md").read_text().split("## Figures")[1]
+    (place,) = re.findall(
+        r"All of `make faults`.*?\]\(\.\./(records/[^)]+)/README.md", text, re.DOTALL
+    )
+    rows = re.findall(r"^\| (.*?) \| (.*?) \|$", text.split("## ")[0], re.MULTILINE)
+    assert dict(rows[2:]) == json.loads((REPOSITORY / place / "result.json").read_text())
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
