@@ -54,7 +54,7 @@ summary { cursor: pointer; color: var(--mark); margin: .75rem 0; }
 }
 @media print {
   nav { display: none; }
-  h2 { break-after: avoid; }
+  h2, h3, summary { break-after: avoid; }
   details::details-content { content-visibility: visible; }  /* what is folded is printed too */
 }
 """
