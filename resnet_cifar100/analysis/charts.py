@@ -128,7 +128,7 @@ def draw_confidence(figure: Figure, predictions: Predictions) -> None:
 
 def _draw_reliability(axes: Axes, predictions: Predictions) -> None:
     curves = [("as trained", predictions.raw_confidence, "C1")]
-    if predictions.temperature != 1:
+    if predictions.is_calibrated:
         curves.append(("calibrated", predictions.confidence, "C0"))
     axes.plot([0, 100], [0, 100], color="grey", lw=0.8, ls="--")
     for label, confidence, colour in curves:

@@ -99,8 +99,8 @@ def advise_on_predictions(
     `has_held_out` tells whether the run has held images out itself.
     """
     error = calibration_error(predictions.confidence, predictions.hits)
-    is_calibrated = predictions.temperature != 1
-    if error >= MISCALIBRATED and len(predictions.labels) >= ENOUGH_IMAGES and not is_calibrated:
+    is_enough = len(predictions.labels) >= ENOUGH_IMAGES
+    if error >= MISCALIBRATED and is_enough and not predictions.is_calibrated:
         sure = float(predictions.confidence.mean())
         right = float(predictions.hits.float().mean())
         evidence = (

@@ -27,6 +27,11 @@ class Predictions:
     labels: Tensor
     temperature: float = 1.0
 
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether a temperature was fitted."""
+        return self.temperature != 1
+
     @cached_property
     def probs(self) -> Tensor:
         """Calibrated probabilities (N,K)."""

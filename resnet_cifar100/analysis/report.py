@@ -70,7 +70,7 @@ def glance(material: Material) -> list[tuple[str, str]]:
     if evaluation:
         predictions, split = evaluation.predictions, evaluation.split
         error = calibration_error(predictions.confidence, predictions.hits)
-        calibrated = " (calibrated)" if predictions.temperature != 1 else ""
+        calibrated = " (calibrated)" if predictions.is_calibrated else ""
         rows += [
             (f"{split} top-1", f"{predictions.top_k(1):.2%}"),
             (f"{split} top-5", f"{predictions.top_k(5):.2%}"),

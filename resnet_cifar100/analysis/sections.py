@@ -208,7 +208,7 @@ def confidence_section(evaluation: Evaluation, figures: Figures) -> str:
     predictions, calibration = evaluation.predictions, evaluation.bundle.calibration
     error = calibration_error(predictions.raw_confidence, predictions.hits)
     lines = [f"Expected calibration error as trained: {error:.1%}."]
-    if predictions.temperature != 1:
+    if predictions.is_calibrated:
         error = calibration_error(predictions.confidence, predictions.hits)
         source = plain(calibration.source)
         lines.append(f"With temperature {predictions.temperature:.3f} ({source}): {error:.1%}.")
