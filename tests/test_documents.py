@@ -22,11 +22,15 @@ from tests.test_architecture import LAYERS
 README = (REPOSITORY / "README.md").read_text()
 
 
+def records_of(text: str) -> list[Path]:
+    """The folders of the records that a text links to."""
+    places = re.findall(r"\]\((?:\.\./)?(records/[^)]+)/(?:README.md|run.json)\)", text)
+    return [REPOSITORY / place for place in places]
+
+
 def runs_of(row: str) -> list[Path]:
     """The folders of the runs that a row of the results links to; a table has none."""
-    places = re.findall(r"\]\((?:\.\./)?(records/[^)]+)/(?:README.md|run.json)\)", row)
-    folders = [REPOSITORY / place for place in places]
-    return [folder for folder in folders if (folder / "run.json").exists()]
+    return [folder for folder in records_of(row) if (folder / "run.json").exists()]
 
 
 ROWS = [row for row in README.splitlines() if row.startswith("| `") and runs_of(row)]
@@ -54,8 +58,8 @@ def test_the_readme_states_what_its_records_say(row):
 
 def test_the_readme_states_what_the_record_of_the_gpu_says():
     (row,) = (row for row in README.splitlines() if row.startswith("| ") and "H200" in row)
-    (place,) = re.findall(r"\]\((records/[^)]+)/README.md\)", row)
-    content = json.loads((REPOSITORY / place / "result.json").read_text())
+    (record,) = records_of(row)
+    content = json.loads((record / "result.json").read_text())
     outcomes = content["time_to_accuracy"]["samples"]["outcomes"]
     assert len(outcomes) == 6
     assert "[six]" in row
@@ -69,11 +73,9 @@ def test_the_readme_states_what_the_record_of_the_gpu_says():
 
 def test_every_row_of_the_faults_is_in_their_record():
     text = (REPOSITORY / "docs/reliability.md").read_text().split("## Figures")[1]
-    (place,) = re.findall(
-        r"All of `make faults`.*?\]\(\.\./(records/[^)]+)/README.md", text, re.DOTALL
-    )
+    record, *_earlier = records_of(text)
     rows = re.findall(r"^\| (.*?) \| (.*?) \|$", text.split("## ")[0], re.MULTILINE)
-    assert dict(rows[2:]) == json.loads((REPOSITORY / place / "result.json").read_text())
+    assert dict(rows[2:]) == json.loads((record / "result.json").read_text())
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

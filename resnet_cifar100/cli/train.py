@@ -43,7 +43,7 @@ def train(argv: Sequence[str]) -> None:
     from resnet_cifar100.engine.distill import check_teacher
     from resnet_cifar100.engine.runs import new_run_dir
     from resnet_cifar100.engine.trainer import fit
-    from resnet_cifar100.models.summary import summarize
+    from resnet_cifar100.models.summary import check_image_sizes
     from resnet_cifar100.parallel import is_main_process
     from resnet_cifar100.runtime import choose_device
 
@@ -52,8 +52,7 @@ def train(argv: Sequence[str]) -> None:
     if config.tensorboard and importlib.util.find_spec("tensorboard") is None:
         raise ConfigError("--tensorboard needs the package: pip install tensorboard")
     check_teacher(config)
-    for size in config.image_sizes:
-        summarize(dataclasses.replace(config.model_config, image_size=size))
+    check_image_sizes(config)
     dataset = load_dataset(config)
     if dataset.notice:
         say(dataset.notice, style="bold yellow")

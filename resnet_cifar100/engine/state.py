@@ -1,6 +1,5 @@
 """Everything a run changes as it goes, in one object; a checkpoint is this object on disk."""
 
-import dataclasses
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -18,7 +17,7 @@ from resnet_cifar100.engine.optim import create_optimizers
 from resnet_cifar100.errors import NonFiniteError
 from resnet_cifar100.models.factory import Model, create_model
 from resnet_cifar100.models.speednet import SpeedNet
-from resnet_cifar100.models.summary import summarize
+from resnet_cifar100.models.summary import check_image_sizes
 from resnet_cifar100.parallel import mean_over_processes, share_gradients, share_norms
 from resnet_cifar100.runtime import Runtime
 
@@ -183,8 +182,7 @@ def create_state(
         ConfigError: for an unknown network, what it does not have or images too small for it, and
             for --sync-norms without a GPU.
     """
-    for size in config.image_sizes:  # a network refuses images that are too small for it
-        summarize(dataclasses.replace(config.model_config, image_size=size))
+    check_image_sizes(config)
     torch.manual_seed(config.seed)
     model = create_model(config.model_config).to(runtime.device)
     preprocess = Preprocess(config.image_size).to(runtime.device)

@@ -1,12 +1,13 @@
 """What a network is made of: its stages, parameters and multiply-adds."""
 
+import dataclasses
 from dataclasses import dataclass
 from functools import cache
 
 import torch
 from torch import Tensor, nn
 
-from resnet_cifar100.config import ModelConfig
+from resnet_cifar100.config import Config, ModelConfig
 from resnet_cifar100.models.factory import create_model
 
 
@@ -59,6 +60,16 @@ def summarize(config: ModelConfig) -> Summary:
         for name, layers, module in _parts_of(model)
     )
     return Summary(parts, count_parameters(model), sum(counts.values()))
+
+
+def check_image_sizes(config: Config) -> None:
+    """Refuse a run that shows its network images too small for it.
+
+    Raises:
+        ConfigError: naming what is too small.
+    """
+    for size in config.image_sizes:
+        summarize(dataclasses.replace(config.model_config, image_size=size))
 
 
 def count_parameters(module: nn.Module) -> int:

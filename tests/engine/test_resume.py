@@ -29,7 +29,7 @@ def speedy_uninterrupted(speedy_config, straight) -> str:
     return straight(speedy_config).fingerprint
 
 
-@pytest.mark.parametrize("step", [8, 13])  # the first of an epoch, and one within
+@pytest.mark.parametrize("step", [1, 7, 8, 13, 23])
 def test_a_run_killed_at_a_step_and_resumed_matches_an_uninterrupted_one(
     step, uninterrupted, tiny_config, tiny_dataset, tmp_path, console, monkeypatch
 ):

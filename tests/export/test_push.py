@@ -235,6 +235,7 @@ def test_planted_files_do_not_leave(hub, push, released, tmp_path):
     ("changes", "reason"),
     [
         ({"HF_TOKEN": ""}, "There is no token: run `hf auth login`"),
+        ({"HF_TOKEN": "hf_wrong"}, "the Hub does not accept the token"),
         ({"HF_ENDPOINT": "http://127.0.0.1:9"}, "the Hub cannot be reached"),
         ({"HF_HUB_OFFLINE": "1"}, "HF_HUB_OFFLINE forbids it"),
         ({"HF_TOKEN": "", "HF_TOKEN_PATH": "/"}, "the Hub cannot be reached (IsADirectoryError)"),
