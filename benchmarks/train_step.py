@@ -38,7 +38,8 @@ SPEED_HEAD = ["Ratio to the plain loop", "GFLOP/s", "Share of the matrix product
 HOW_PLAIN = (
     "The plain loop: DataLoader with two workers, crop and flip with Pillow one image at a time, "
     "eager, fp32, NCHW, SGD, in a process of its own. Ours: the step of `train.py` with its "
-    "loader, channels_last where no other layout is named. On a GPU the plain loop multiplies in "
+    "loader, channels_last where no other layout is named, in fp32 on a CPU with the kernel of "
+    "winograd.py but for --no-winograd and NCHW. On a GPU the plain loop multiplies in "
     "TF32 where torch does so by itself, and our step is captured in a CUDA graph, compiled or not."
 )
 HOW_TURNS = (
@@ -108,7 +109,11 @@ def variants(
             config = dataclasses.replace(subject.config, precision=precision, compile=is_compiled)
             name = f"ours, {'compiled' if is_compiled else 'eager'}, {precision}"
             found.append(Variant(name, precision, step_block(config, image_size)))
-    config = dataclasses.replace(subject.config, precision=asked.precision, compile=False)
+    eager = dataclasses.replace(subject.config, compile=False, winograd=False)
+    if asked.device == "cpu":
+        block = step_block(dataclasses.replace(eager, precision="fp32"), image_size)
+        found.append(Variant("ours, eager, fp32, --no-winograd", "fp32", block))
+    config = dataclasses.replace(eager, precision=asked.precision)
     block = step_block(config, image_size, torch.contiguous_format)
     found.append(Variant(f"ours, eager, {asked.precision}, NCHW", asked.precision, block))
     return found

@@ -148,6 +148,9 @@ class Config:
     """Precision of the forward pass; auto is bf16 where the hardware multiplies it, else fp32."""
     compile: bool = False
     """Compile the network with torch.compile (needs a C++ compiler on a CPU)."""
+    winograd: bool = True
+    """In fp32 on a CPU, train 3x3 convolutions by Winograd's algorithm, about twice as fast, with a
+    kernel that is compiled at the start (needs g++ and a processor with AVX2)."""
     sync_norms: bool = False
     """Let the norms of several processes, each on its GPU, see all their batches as one."""
     num_threads: int = 0

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from resnet_cifar100 import __version__
+from resnet_cifar100 import __version__, winograd
 from resnet_cifar100.config import Config, without_secrets
 from resnet_cifar100.errors import ConfigError
 from resnet_cifar100.parallel import highest_of_all_processes, local_device, world_size
@@ -33,6 +33,7 @@ class Runtime:
     device: torch.device
     autocast_dtype: torch.dtype
     is_compiled: bool
+    has_winograd: bool
     notes: tuple[str, ...]
 
     def autocast(self) -> torch.autocast:
@@ -75,7 +76,16 @@ def create_runtime(config: Config) -> Runtime:
     notes.append(f"Precision {'bf16 autocast' if dtype == torch.bfloat16 else fp32}.")
     if is_compiled:
         notes.append("Compiled with torch.compile: the first step takes a minute or so.")
-    return Runtime(device, dtype, is_compiled, tuple(notes))
+    has_winograd = config.winograd and device.type == "cpu" and dtype == torch.float32
+    if has_winograd:
+        fault = winograd_fault()
+        has_winograd = not fault
+        notes.append(
+            f"3x3 convolutions by the library: the faster kernel does not work here ({fault})."
+            if fault
+            else "3x3 convolutions by Winograd's algorithm."
+        )
+    return Runtime(device, dtype, is_compiled, has_winograd, tuple(notes))
 
 
 def keep_freed_memory() -> None:
@@ -166,6 +176,15 @@ def compile_fault(device: torch.device) -> str:
     try:
         torch.compile(lambda x: x * 2 + 1)(torch.ones(8, device=device))
     except Exception as error:  # whatever the backend raises, the run goes on without it
+        return in_short(error)
+    return ""
+
+
+def winograd_fault() -> str:
+    """Load the kernel of winograd.py; return "" if that works, else the reason in a few words."""
+    try:
+        winograd.load_kernel()
+    except (OSError, RuntimeError, subprocess.SubprocessError) as error:
         return in_short(error)
     return ""
 

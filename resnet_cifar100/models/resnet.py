@@ -12,9 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from resnet_cifar100.models.convolution import WinogradConv2d
+
 
 def conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
     """Return a 3x3 convolution that keeps the size at stride 1; no bias, a norm follows."""
+    if stride == 1:
+        return WinogradConv2d(in_channels, out_channels, kernel=3, padding=1)
     return nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
 
 

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from resnet_cifar100.models.convolution import WinogradConv2d
 from resnet_cifar100.models.small_map import SmallMapConv2d
 
 STEM_WIDTH = 24  # 12 directions of a 2x2 patch of 3 channels, and their opposites
@@ -106,7 +107,9 @@ def _conv(in_channels: int, out_channels: int, kernel: int) -> nn.Conv2d:
     """
     if kernel == 3:
         conv: nn.Conv2d = SmallMapConv2d(in_channels, out_channels)
+    elif kernel == 2:
+        conv = WinogradConv2d(in_channels, out_channels, kernel=2, padding=0)
     else:
-        conv = nn.Conv2d(in_channels, out_channels, kernel, bias=False)
+        conv = nn.Conv2d(in_channels, out_channels, 1, bias=False)
     nn.init.dirac_(conv.weight[:in_channels].data)
     return conv

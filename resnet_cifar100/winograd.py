@@ -1,0 +1,174 @@
+"""Convolutions in fp32 on a CPU, with as little as a quarter of the products.
+
+Where a processor does not multiply bf16, training is bound by the products of its convolutions.
+Those of a 3x3 filter for 4x4 pixels take 36 for each pair of channels instead of 144 by Winograd's
+algorithm (Lavin and Gray 2015, https://arxiv.org/abs/1509.09308), those for 3x3 pixels 25 instead
+of 81, those of a 2x2 filter 25 instead of 64 and 16 instead of 36: the same sums up to rounding.
+Transforms that go through memory cost as much as they save, so winograd.cpp keeps them in the
+processor's caches. It is compiled on the machine that it runs on.
+"""
+
+import contextlib
+import ctypes
+import os
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.autograd.function import FunctionCtx
+
+from resnet_cifar100.errors import CheckpointError
+from resnet_cifar100.storage import replace_file, sha256_of
+
+SOURCE = Path(__file__).with_suffix(".cpp")
+COMPILER = (
+    "g++",
+    "-O3",
+    "-march=native",
+    "-std=c++17",
+    "-fno-signed-zeros",
+    "-fopenmp",
+    "-shared",
+    "-fPIC",
+)
+MOST_SECONDS = 120  # it takes two or three
+TILES = (4, 3)  # sides of the tiles that the kernel knows, for filters of 2x2 and 3x3
+MIN_SIDE = 3  # pixels of a map of outputs; a smaller one is mostly the padding of its tile
+MIN_TILES = 32  # in a batch; for fewer, transforming the filters costs too much
+
+
+@cache
+def load_kernel() -> ctypes.CDLL:
+    """Return the compiled kernel; it is kept in the user's cache folder for the next process.
+
+    Raises:
+        OSError, RuntimeError, subprocess.SubprocessError: where it cannot be compiled, for want of
+            g++ or of a processor with AVX2, or there is no home.
+    """
+    key = sha256_of(SOURCE.read_bytes() + repr((COMPILER, _processor_flags())).encode())
+    kept = _cache_folder() / f"winograd-{key[:16]}.so"
+    with contextlib.suppress(OSError):  # not there yet, or damaged
+        return ctypes.CDLL(str(kept))
+    with tempfile.TemporaryDirectory() as folder:
+        built = Path(folder) / kept.name
+        command = [*COMPILER, str(SOURCE), "-o", str(built)]
+        run = subprocess.run(command, capture_output=True, text=True, timeout=MOST_SECONDS)
+        if run.returncode:
+            faults = [line for line in run.stderr.splitlines() if "error: " in line]
+            raise OSError(faults[0].split("error: ")[-1] if faults else f"{COMPILER[0]} failed")
+        with contextlib.suppress(CheckpointError):  # then it is compiled again next time
+            replace_file(kept, built.read_bytes())
+        return ctypes.CDLL(str(built))
+
+
+def _cache_folder() -> Path:
+    """Return $XDG_CACHE_HOME/resnet-cifar100, by default below ~/.cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "resnet-cifar100"
+
+
+def _processor_flags() -> str:
+    """Return what the processor can do, where Linux says it: a home may be shared by several."""
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next((line for line in lines if line.startswith("flags")), "")
+    return ""
+
+
+def takes_channels(in_channels: int, out_channels: int) -> bool:
+    """Whether the kernel can multiply filters of so many channels: whole vectors of them."""
+    lanes: int = load_kernel().lanes()
+    return in_channels % lanes == 0 == out_channels % lanes
+
+
+def is_faster(x: Tensor, kernel: int, padding: int) -> bool:
+    """Whether a convolution of `x`, (N,C,H,W), gains by it; where not, it is the library's."""
+    height, width = _output_size(x, kernel, padding)
+    is_large = min(height, width) >= MIN_SIDE and len(x) * _tiles(height, width, 4) >= MIN_TILES
+    return is_large and x.dtype == torch.float32 and x.device.type == "cpu"
+
+
+@torch.library.custom_op("resnet_cifar100::winograd_convolve", mutates_args=())
+def convolve(x: Tensor, weight: Tensor, padding: int) -> Tensor:
+    """(N,C,H,W) with filters (K,C,F,F) -> (N,K,H',W') in channels_last; stride 1, F = 2 or 3."""
+    x = x.contiguous(memory_format=torch.channels_last)
+    filters = weight.permute(2, 3, 1, 0).contiguous()
+    outputs = _empty_outputs(x, weight, padding)
+    _call("convolve", x, filters, outputs, outputs, padding, weight.shape[2])
+    return outputs  # type: ignore[no-any-return]
+
+
+@convolve.register_fake
+def _empty_outputs(x: Tensor, weight: Tensor, padding: int) -> Tensor:
+    shape = (len(x), len(weight), *_output_size(x, weight.shape[2], padding))
+    return torch.empty(shape, device=x.device, memory_format=torch.channels_last)
+
+
+@torch.library.custom_op("resnet_cifar100::winograd_weight_gradient", mutates_args=())
+def weight_gradient(x: Tensor, gradient: Tensor, padding: int, kernel: int) -> Tensor:
+    """Inputs (N,C,H,W) and the gradient of the outputs (N,K,H',W') -> that of (K,C,F,F)."""
+    x = x.contiguous(memory_format=torch.channels_last)
+    gradient = gradient.contiguous(memory_format=torch.channels_last)
+    filters = _empty_filters(x, gradient, padding, kernel)
+    _call("weight_gradient", x, gradient, filters, gradient, padding, kernel)
+    return filters  # type: ignore[no-any-return]
+
+
+@weight_gradient.register_fake
+def _empty_filters(x: Tensor, gradient: Tensor, padding: int, kernel: int) -> Tensor:
+    return x.new_empty(kernel, kernel, x.shape[1], gradient.shape[1]).permute(3, 2, 0, 1)
+
+
+def _call(
+    function: str,
+    x: Tensor,
+    second: Tensor,
+    third: Tensor,
+    outputs: Tensor,
+    padding: int,
+    kernel: int,
+) -> None:
+    images, channels, height, width = x.shape
+    tile = best_tile(outputs.shape[2], outputs.shape[3], kernel)
+    pointers = (ctypes.c_void_p(tensor.data_ptr()) for tensor in (x, second, third))
+    numbers = (images, height, width, channels, outputs.shape[1], padding, tile, kernel)
+    getattr(load_kernel(), function)(*pointers, *numbers)
+
+
+def best_tile(height: int, width: int, kernel: int) -> int:
+    """Return the side of the tiles that take the fewest products for outputs of that size."""
+    return min(TILES, key=lambda side: _tiles(height, width, side) * (side + kernel - 1) ** 2)
+
+
+def _output_size(x: Tensor, kernel: int, padding: int) -> tuple[int, int]:
+    growth = 2 * padding - kernel + 1
+    return x.shape[2] + growth, x.shape[3] + growth
+
+
+def _tiles(height: int, width: int, side: int) -> int:
+    return -(-height // side) * -(-width // side)
+
+
+def _keep_for_backward(
+    ctx: FunctionCtx, inputs: tuple[Tensor, Tensor, int], output: Tensor
+) -> None:
+    ctx.save_for_backward(*inputs[:2])
+    ctx.padding = inputs[2]  # type: ignore[attr-defined]
+
+
+def _backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    x, weight = ctx.saved_tensors  # type: ignore[attr-defined]
+    needs_x, needs_weight, _ = ctx.needs_input_grad  # type: ignore[attr-defined]
+    padding, kernel = ctx.padding, weight.shape[2]  # type: ignore[attr-defined]
+    # The gradient of the inputs is a convolution too: with the filters turned around.
+    turned = weight.flip(2, 3).transpose(0, 1)
+    return (
+        convolve(gradient, turned, kernel - 1 - padding) if needs_x else None,
+        weight_gradient(x, gradient, padding, kernel) if needs_weight else None,
+        None,
+    )
+
+
+convolve.register_autograd(_backward, setup_context=_keep_for_backward)
