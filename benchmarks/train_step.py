@@ -39,7 +39,7 @@ HOW_PLAIN = (
     "The plain loop: DataLoader with two workers, crop and flip with Pillow one image at a time, "
     "eager, fp32, NCHW, SGD, in a process of its own. Ours: the step of `train.py` with its "
     "loader, channels_last where no other layout is named, in fp32 on a CPU with the kernel of "
-    "winograd.py but for --no-winograd and NCHW. On a GPU the plain loop multiplies in "
+    "kernels/ but for --no-winograd and NCHW. On a GPU the plain loop multiplies in "
     "TF32 where torch does so by itself, and our step is captured in a CUDA graph, compiled or not."
 )
 HOW_TURNS = (

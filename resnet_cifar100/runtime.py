@@ -17,9 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from resnet_cifar100 import __version__, winograd
+from resnet_cifar100 import __version__
 from resnet_cifar100.config import Config, without_secrets
 from resnet_cifar100.errors import ConfigError
+from resnet_cifar100.kernels import winograd
 from resnet_cifar100.parallel import highest_of_all_processes, local_device, world_size
 
 CPU = torch.device("cpu")
@@ -181,7 +182,7 @@ def compile_fault(device: torch.device) -> str:
 
 
 def winograd_fault() -> str:
-    """Load the kernel of winograd.py; return "" if that works, else the reason in a few words."""
+    """Load the kernel of `winograd`; return "" if that works, else the reason in a few words."""
     try:
         winograd.load_kernel()
     except (OSError, RuntimeError, subprocess.SubprocessError) as error:

@@ -16,7 +16,7 @@ LAYERS = (  # each may import from the lines above it, and from its own folder
     ("limits", "markdown", "description"),
     ("config",),
     ("recipes", "parallel", "storage"),
-    ("winograd",),
+    ("kernels",),
     ("runtime",),
     ("data", "models"),
     ("bundle",),

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from resnet_cifar100 import winograd
+from resnet_cifar100.kernels import winograd
 
 
 class WinogradConv2d(nn.Conv2d):
@@ -22,7 +22,7 @@ class WinogradConv2d(nn.Conv2d):
 
 
 def use_winograd(model: nn.Module) -> None:
-    """Let the convolutions of `model` train with the kernel of winograd.py where it is faster.
+    """Let the convolutions of `model` train with the kernel of `winograd` where it is faster.
 
     In evaluation they stay the library's: what is measured is the network as others run it.
     """

@@ -1,10 +1,10 @@
 // Winograd's algorithm in fp32 for maps in channels_last (N,H,W,C): see winograd.py.
 //
 // A map is cut into tiles of TILE x TILE output pixels, each of which depends on SIDE x SIDE input
-// pixels, SIDE = TILE + FILTER - 1. Both are transformed to SIDE x SIDE points, at each of which the
-// convolution is a product of matrices: of (tiles, C) with (C, K) for the outputs, of (C, tiles)
-// with (tiles, K) for the gradient of the filters. A thread takes a block of tiles all the way, so
-// that its points stay in the caches.
+// pixels, SIDE = TILE + FILTER - 1. Both are transformed to SIDE x SIDE points, at each of which
+// the convolution is a product of matrices: of (tiles, C) with (C, K) for the outputs, of (C,
+// tiles) with (tiles, K) for the gradient of the filters. A thread takes a block of tiles all the
+// way, so that its points stay in the caches.
 //
 // What belongs to tiles is stored in panels of PANEL channels, (channels / PANEL, points, tiles,
 // PANEL), which the inner loops of the products read one after another.
@@ -14,166 +14,16 @@
 #include <algorithm>
 #include <memory>
 #include <new>
-#include <utility>
 
-#if defined(__AVX512F__)
-constexpr int LANES = 16, ROWS = 12;  // sums of two vectors a row fit the registers
-#elif defined(__AVX2__) && defined(__FMA__)
-constexpr int LANES = 8, ROWS = 6;
-#else
-#error "the processor has no AVX2"
-#endif
-
-#define INLINE [[gnu::always_inline]] inline
+#include "products.h"
+#include "transforms.h"
 
 namespace {
 
-constexpr int PANEL = 2 * LANES;
 constexpr int BLOCK = 48;                 // tiles
 constexpr int SLAB = BLOCK * PANEL + 16;  // floats from point to point, no multiple of 4 KiB
-
-typedef float Vector __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
-
-INLINE const Vector* vectors(const float* at) { return reinterpret_cast<const Vector*>(at); }
-INLINE Vector* vectors(float* at) { return reinterpret_cast<Vector*>(at); }
-INLINE Vector load(const float* from) { return *vectors(from); }
-INLINE void store(float* to, Vector values) { *vectors(to) = values; }
-
-template <class Body, int... I>
-INLINE void unroll(Body body, std::integer_sequence<int, I...>) {
-  (body(std::integral_constant<int, I>()), ...);
-}
-
-// body(0), body(1), ..., body(N - 1), each with a constant of the compiler.
-template <int N, class Body>
-INLINE void unroll(Body body) {
-  unroll(body, std::make_integer_sequence<int, N>());
-}
-
-// The matrices of one dimension, after Lavin and Gray 2015, section 4: polynomials evaluated at
-// SIDE points, of which the last is infinity.
-constexpr float AT[] = {0, 1, -1, 2, -2};
-
-template <int R, int C>
-struct Matrix {
-  static constexpr int ROWS = R, COLUMNS = C;
-  float values[R][C];
-
-  // Whether row i + 1 is row i with the sign of every other column turned, as at -x and x.
-  constexpr bool is_pair(int i) const {
-    if (i + 1 >= R) return false;
-    for (int j = 0; j < C; j++)
-      if (values[i + 1][j] != (j % 2 ? -1 : 1) * values[i][j]) return false;
-    return true;
-  }
-};
-
-template <int SIDE, int COUNT>
-constexpr Matrix<SIDE, COUNT> powers(bool is_scaled) {
-  Matrix<SIDE, COUNT> matrix{};
-  for (int i = 0; i < SIDE - 1; i++) {
-    float value = 1;
-    for (int j = 0; j < SIDE - 1; j++)
-      if (is_scaled && j != i) value /= AT[i] - AT[j];
-    for (int k = 0; k < COUNT; k++, value *= AT[i]) matrix.values[i][k] = value;
-  }
-  matrix.values[SIDE - 1][COUNT - 1] = 1;
-  return matrix;
-}
-
-// Row i: the coefficients of the product of (x - AT[j]) over all j but i.
-template <int SIDE>
-constexpr Matrix<SIDE, SIDE> products() {
-  Matrix<SIDE, SIDE> matrix{};
-  for (int i = 0; i < SIDE; i++) {
-    float(&row)[SIDE] = matrix.values[i];
-    row[0] = 1;
-    for (int j = 0; j < SIDE - 1; j++) {
-      if (j == i) continue;
-      for (int k = SIDE - 1; k >= 0; k--) row[k] = (k ? row[k - 1] : 0) - AT[j] * row[k];
-    }
-  }
-  return matrix;
-}
-
-template <int TILE_, int FILTER_>
-struct Scheme {
-  static constexpr int TILE = TILE_, FILTER = FILTER_, SIDE = TILE + FILTER - 1;
-  static constexpr int POINTS = SIDE * SIDE;
-  static constexpr long PANEL_SIZE = POINTS * SLAB;  // floats from panel to panel
-  struct Inputs {
-    static constexpr auto MATRIX = products<SIDE>();
-  };
-  struct Filters {
-    static constexpr auto MATRIX = powers<SIDE, FILTER>(true);
-  };
-  struct Outputs {
-    static constexpr auto MATRIX = powers<SIDE, TILE>(false);
-  };
-};
-
-// The part of row I times x in columns FIRST, FIRST + EVERY, ...; values of x are `step` apart.
-template <class Of, int I, int FIRST, int EVERY>
-INLINE Vector row_times(const Vector* x, int step) {
-  Vector sum{};
-  unroll<Of::MATRIX.COLUMNS>([&](auto j) __attribute__((always_inline)) {
-    constexpr float value = Of::MATRIX.values[I][j];
-    if constexpr (j % EVERY == FIRST && value != 0) sum += value * x[j * step];
-  });
-  return sum;
-}
-
-// y = matrix times x.
-template <class Of>
-struct Forth {
-  static constexpr int FROM = Of::MATRIX.COLUMNS, TO = Of::MATRIX.ROWS;
-
-  INLINE static void apply(const Vector* x, int step, Vector* y, int out_step) {
-    unroll<TO>([&](auto i) __attribute__((always_inline)) {
-      if constexpr (Of::MATRIX.is_pair(i)) {
-        Vector even = row_times<Of, i, 0, 2>(x, step), odd = row_times<Of, i, 1, 2>(x, step);
-        y[i * out_step] = even + odd;
-        y[(i + 1) * out_step] = even - odd;
-      } else if constexpr (i == 0 || !Of::MATRIX.is_pair(i - 1)) {
-        y[i * out_step] = row_times<Of, i, 0, 1>(x, step);
-      }
-    });
-  }
-};
-
-// y = transpose of matrix times x.
-template <class Of>
-struct Back {
-  static constexpr int FROM = Of::MATRIX.ROWS, TO = Of::MATRIX.COLUMNS;
-
-  INLINE static void apply(const Vector* x, int step, Vector* y, int out_step) {
-    Vector sums[TO] = {};
-    unroll<FROM>([&](auto i) __attribute__((always_inline)) {
-      if constexpr (i > 0 && Of::MATRIX.is_pair(i - 1)) return;
-      Vector even = x[i * step], odd = even;
-      if constexpr (Of::MATRIX.is_pair(i)) {
-        odd = even - x[(i + 1) * step];
-        even = even + x[(i + 1) * step];
-      }
-      unroll<TO>([&](auto j) __attribute__((always_inline)) {
-        constexpr float value = Of::MATRIX.values[i][j];
-        if constexpr (value != 0) sums[j] += value * (j % 2 ? odd : even);
-      });
-    });
-    unroll<TO>([&](auto j) __attribute__((always_inline)) { y[j * out_step] = sums[j]; });
-  }
-};
-
-// Both dimensions: (FROM, FROM) values to (TO, TO), each `step` and `out_step` apart.
-template <class Transform>
-INLINE void transform(const Vector* from, int step, Vector* to, int out_step) {
-  constexpr int FROM = Transform::FROM, TO = Transform::TO;
-  Vector columns[TO * FROM];
-  for (int j = 0; j < FROM; j++)
-    Transform::apply(from + j * step, FROM * step, columns + j, FROM);
-  for (int i = 0; i < TO; i++)
-    Transform::apply(columns + FROM * i, 1, to + TO * i * out_step, out_step);
-}
+template <class S>
+constexpr long PANEL_SIZE = S::POINTS * SLAB;  // floats from panel to panel
 
 // One map of a batch. Rows and columns may lie outside of it.
 struct Map {
@@ -210,7 +60,7 @@ void tiles_to_points(const float* pixels, const Map& map, const Tiles<S::TILE>& 
                      int count, int margin, float* points) {
   constexpr int FROM = Transform::FROM;
   for (long channel = 0; channel < map.channels; channel += LANES) {
-    float* to = points + channel / PANEL * S::PANEL_SIZE + channel % PANEL;
+    float* to = points + channel / PANEL * PANEL_SIZE<S> + channel % PANEL;
     for (int i = 0; i < count; i++, to += PANEL) {
       long top = tiles.top(first + i) - margin, left = tiles.left(first + i) - margin;
       long corner = map.at(tiles.image(first + i), top, left) + channel;
@@ -237,7 +87,7 @@ void points_to_tiles(const float* points, const Map& map, const Tiles<S::TILE>& 
                      int count, float* pixels) {
   constexpr long TILE = S::TILE;
   for (long channel = 0; channel < map.channels; channel += LANES) {
-    const float* from = points + channel / PANEL * S::PANEL_SIZE + channel % PANEL;
+    const float* from = points + channel / PANEL * PANEL_SIZE<S> + channel % PANEL;
     for (int i = 0; i < count; i++, from += PANEL) {
       long top = tiles.top(first + i), left = tiles.left(first + i);
       Vector to[TILE * TILE];
@@ -269,67 +119,6 @@ void filters_to_points(const float* filters, long row, long in, long out, float*
   }
 }
 
-// sums[r][..] += values[r * row_step] * panel[..] for R rows and the two vectors of a panel.
-template <int R>
-INLINE void multiply_add(const float* values, int row_step, const float* panel,
-                         Vector (&sums)[R][2]) {
-  Vector first = load(panel), second = load(panel + LANES);
-#pragma GCC unroll 16
-  for (int r = 0; r < R; r++) {
-    sums[r][0] += values[r * row_step] * first;
-    sums[r][1] += values[r * row_step] * second;
-  }
-}
-
-template <int R>
-INLINE void store_rows(const Vector (&sums)[R][2], float* to) {
-#pragma GCC unroll 16
-  for (int r = 0; r < R; r++) {
-    store(to + r * PANEL, sums[r][0]);
-    store(to + r * PANEL + LANES, sums[r][1]);
-  }
-}
-
-// At one point, for one panel of outputs: (tiles, C) times (C, PANEL), R tiles at a time.
-template <class S, int R>
-void multiply_tiles(const float* tiles, const float* filters, long channels, int count, float* to) {
-  for (; count >= R; count -= R, tiles += R * PANEL, to += R * PANEL) {
-    Vector sums[R][2] = {};
-    const float *values = tiles, *panel = filters;
-    for (long left = channels; left > 0; left -= PANEL, values += S::PANEL_SIZE)
-      for (int c = 0; c < std::min<long>(left, PANEL); c++, panel += PANEL)
-        multiply_add<R>(values + c, PANEL, panel, sums);
-    store_rows<R>(sums, to);
-  }
-  if constexpr (R > 1) {
-    if (count) multiply_tiles<S, R / 2>(tiles, filters, channels, count, to);
-  }
-}
-
-// At one point, for R channels of the inputs and a panel of gradients: sums (R, PANEL) += the
-// transpose of (tiles, R) times (tiles, PANEL).
-template <int R>
-void multiply_channels(const float* inputs, const float* gradients, int count, float* sums) {
-  Vector rows[R][2];
-#pragma GCC unroll 16
-  for (int r = 0; r < R; r++) {
-    rows[r][0] = load(sums + r * PANEL);
-    rows[r][1] = load(sums + r * PANEL + LANES);
-  }
-  for (int i = 0; i < count; i++)
-    multiply_add<R>(inputs + i * PANEL, 1, gradients + i * PANEL, rows);
-  store_rows<R>(rows, sums);
-}
-
-// The same for a panel of the inputs, in three parts that fit the registers.
-void multiply_panels(const float* inputs, const float* gradients, int count, float* sums) {
-  constexpr int A = (PANEL + 2) / 3, B = (PANEL + 1) / 3, C = PANEL / 3;
-  static_assert(A <= ROWS && A + B + C == PANEL);
-  multiply_channels<A>(inputs, gradients, count, sums);
-  multiply_channels<B>(inputs + A, gradients, count, sums + A * PANEL);
-  multiply_channels<C>(inputs + A + B, gradients, count, sums + (A + B) * PANEL);
-}
-
 struct Free {
   void operator()(float* memory) const { ::operator delete[](memory, std::align_val_t(64)); }
 };
@@ -355,8 +144,8 @@ void convolve(const float* inputs, const float* filters, float* outputs, long im
 #pragma omp for schedule(static)
     for (long row = 0; row < rows; row++)
       filters_to_points<S>(filters, row, in, out, filter_points.get());
-    Buffer in_points = allocate(from.panels() * S::PANEL_SIZE);
-    Buffer out_points = allocate(to.panels() * S::PANEL_SIZE);
+    Buffer in_points = allocate(from.panels() * PANEL_SIZE<S>);
+    Buffer out_points = allocate(to.panels() * PANEL_SIZE<S>);
 #pragma omp for schedule(static)
     for (long first = 0; first < tiles.count; first += block) {
       int count = std::min(block, tiles.count - first);
@@ -364,10 +153,9 @@ void convolve(const float* inputs, const float* filters, float* outputs, long im
                                                     in_points.get());
       for (long point = 0; point < S::POINTS; point++)
         for (long panel = 0; panel < to.panels(); panel++)
-          multiply_tiles<S, ROWS>(
-              in_points.get() + point * SLAB,
-              filter_points.get() + (point * rows + panel * in) * PANEL, in, count,
-              out_points.get() + panel * S::PANEL_SIZE + point * SLAB);
+          multiply_tiles<ROWS>(in_points.get() + point * SLAB, PANEL_SIZE<S>,
+                               filter_points.get() + (point * rows + panel * in) * PANEL, in, count,
+                               out_points.get() + panel * PANEL_SIZE<S> + point * SLAB);
       points_to_tiles<S>(out_points.get(), to, tiles, first, count, outputs);
     }
   }
@@ -380,15 +168,17 @@ void weight_gradient(const float* inputs, const float* gradients, float* filters
   const Tiles<S::TILE> tiles(images, to);
   const long in = from.channels, out = to.channels;
   const long pairs = from.panels() * to.panels(), size = S::POINTS * pairs * PANEL * PANEL;
-  const long most = omp_get_max_threads(), block = block_size(tiles.count, most);
+  // Where a thread would have few tiles, its own sums would cost more than it saves.
+  const long most = std::min<long>(omp_get_max_threads(), (tiles.count + 15) / 16);
+  const long block = block_size(tiles.count, most);
   Buffer sums = allocate(most * size);
-#pragma omp parallel
+#pragma omp parallel num_threads(most)
   {
     const long threads = omp_get_num_threads();
     float* own = sums.get() + omp_get_thread_num() * size;
     std::fill(own, own + size, 0.f);
-    Buffer in_points = allocate(from.panels() * S::PANEL_SIZE);
-    Buffer out_points = allocate(to.panels() * S::PANEL_SIZE);
+    Buffer in_points = allocate(from.panels() * PANEL_SIZE<S>);
+    Buffer out_points = allocate(to.panels() * PANEL_SIZE<S>);
 #pragma omp for schedule(static)
     for (long first = 0; first < tiles.count; first += block) {
       int count = std::min(block, tiles.count - first);
@@ -398,10 +188,9 @@ void weight_gradient(const float* inputs, const float* gradients, float* filters
                                                      out_points.get());
       for (long point = 0; point < S::POINTS; point++)
         for (long pair = 0; pair < pairs; pair++)
-          multiply_panels(
-              in_points.get() + pair / to.panels() * S::PANEL_SIZE + point * SLAB,
-              out_points.get() + pair % to.panels() * S::PANEL_SIZE + point * SLAB, count,
-              own + (point * pairs + pair) * PANEL * PANEL);
+          multiply_panels(in_points.get() + pair / to.panels() * PANEL_SIZE<S> + point * SLAB,
+                          out_points.get() + pair % to.panels() * PANEL_SIZE<S> + point * SLAB,
+                          count, own + (point * pairs + pair) * PANEL * PANEL);
     }
 #pragma omp for schedule(static)
     for (long channel = 0; channel < in; channel++)

@@ -23,7 +23,8 @@ from torch.autograd.function import FunctionCtx
 from resnet_cifar100.errors import CheckpointError
 from resnet_cifar100.storage import replace_file, sha256_of
 
-SOURCE = Path(__file__).with_suffix(".cpp")
+FOLDER = Path(__file__).parent
+SOURCES = [FOLDER / name for name in ("winograd.cpp", "products.h", "transforms.h")]
 COMPILER = (
     "g++",
     "-O3",
@@ -48,13 +49,14 @@ def load_kernel() -> ctypes.CDLL:
         OSError, RuntimeError, subprocess.SubprocessError: where it cannot be compiled, for want of
             g++ or of a processor with AVX2, or there is no home.
     """
-    key = sha256_of(SOURCE.read_bytes() + repr((COMPILER, _processor_flags())).encode())
+    sources = b"".join(source.read_bytes() for source in SOURCES)
+    key = sha256_of(sources + repr((COMPILER, _processor_flags())).encode())
     kept = _cache_folder() / f"winograd-{key[:16]}.so"
     with contextlib.suppress(OSError):  # not there yet, or damaged
         return ctypes.CDLL(str(kept))
     with tempfile.TemporaryDirectory() as folder:
         built = Path(folder) / kept.name
-        command = [*COMPILER, str(SOURCE), "-o", str(built)]
+        command = [*COMPILER, str(SOURCES[0]), "-o", str(built)]
         run = subprocess.run(command, capture_output=True, text=True, timeout=MOST_SECONDS)
         if run.returncode:
             faults = [line for line in run.stderr.splitlines() if "error: " in line]
@@ -92,7 +94,13 @@ def is_faster(x: Tensor, kernel: int, padding: int) -> bool:
 
 @torch.library.custom_op("resnet_cifar100::winograd_convolve", mutates_args=())
 def convolve(x: Tensor, weight: Tensor, padding: int) -> Tensor:
-    """(N,C,H,W) with filters (K,C,F,F) -> (N,K,H',W') in channels_last; stride 1, F = 2 or 3."""
+    """(N,C,H,W) with filters (K,C,F,F) -> (N,K,H',W') in channels_last; stride 1, F = 2 or 3.
+
+    Raises:
+        ValueError: for numbers other than fp32, or filters for other channels.
+    """
+    if not x.dtype == weight.dtype == torch.float32 or x.shape[1] != weight.shape[1]:
+        raise ValueError(f"{weight.dtype} filters {weight.shape} do not fit {x.dtype} {x.shape}")
     x = x.contiguous(memory_format=torch.channels_last)
     filters = weight.permute(2, 3, 1, 0).contiguous()
     outputs = _empty_outputs(x, weight, padding)
