@@ -149,8 +149,8 @@ class Config:
     compile: bool = False
     """Compile the network with torch.compile (needs a C++ compiler on a CPU)."""
     winograd: bool = True
-    """In fp32 on a CPU, train 3x3 convolutions by Winograd's algorithm, about twice as fast, with a
-    kernel that is compiled at the start (needs g++ and a processor with AVX2)."""
+    """In fp32 on a CPU, train convolutions by Winograd's algorithm, up to twice as fast, in a
+    kernel that is compiled at the first start (needs g++ and a processor with AVX2)."""
     sync_norms: bool = False
     """Let the norms of several processes, each on its GPU, see all their batches as one."""
     num_threads: int = 0

@@ -82,9 +82,9 @@ def create_runtime(config: Config) -> Runtime:
         fault = winograd_fault()
         has_winograd = not fault
         notes.append(
-            f"3x3 convolutions by the library: the faster kernel does not work here ({fault})."
+            f"Convolutions by the library: the faster kernel does not work here ({fault})."
             if fault
-            else "3x3 convolutions by Winograd's algorithm."
+            else "Convolutions by Winograd's algorithm, where it is faster."
         )
     return Runtime(device, dtype, is_compiled, has_winograd, tuple(notes))
 

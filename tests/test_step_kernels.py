@@ -18,6 +18,7 @@ from resnet_cifar100.models.factory import create_model
         ("Memcpy DtoD (Device -> Device)", "Copies"),
         ("void at::native::vectorized_elementwise_kernel<4, SiluFunctor>", step_kernels.REST),
         ("aten::mkldnn_convolution", "Convolutions"),
+        ("resnet_cifar100::winograd_weight_gradient", "Convolutions"),
         ("aten::baddbmm", "Matrix products"),
         ("aten::native_batch_norm_backward", "Norms"),
         ("aten::_foreach_add_", "Lists of tensors"),

@@ -68,7 +68,7 @@ void multiply_channels(const float* inputs, const float* gradients, int count, f
 // The same for a panel of the inputs, in three parts that fit the registers.
 void multiply_panels(const float* inputs, const float* gradients, int count, float* sums) {
   constexpr int A = (PANEL + 2) / 3, B = (PANEL + 1) / 3, C = PANEL / 3;
-  static_assert(A <= ROWS && A + B + C == PANEL);
+  static_assert(A <= MOST_ROWS && A + B + C == PANEL);
   multiply_channels<A>(inputs, gradients, count, sums);
   multiply_channels<B>(inputs + A, gradients, count, sums + A * PANEL);
   multiply_channels<C>(inputs + A + B, gradients, count, sums + (A + B) * PANEL);

@@ -5,9 +5,9 @@
 #include <utility>
 
 #if defined(__AVX512F__)
-constexpr int LANES = 16, ROWS = 12;  // sums of two vectors a row fit the registers
+constexpr int LANES = 16, MOST_ROWS = 12;  // sums of two vectors a row fit the registers
 #elif defined(__AVX2__) && defined(__FMA__)
-constexpr int LANES = 8, ROWS = 6;
+constexpr int LANES = 8, MOST_ROWS = 6;
 #else
 #error "the processor has no AVX2"
 #endif

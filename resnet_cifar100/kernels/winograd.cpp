@@ -126,7 +126,7 @@ using Buffer = std::unique_ptr<float[], Free>;
 
 Buffer allocate(long count) { return Buffer(new (std::align_val_t(64)) float[count]); }
 
-// Tiles in a block: at most BLOCK, and such that all threads have the same number of blocks.
+// Tiles in a block: at most BLOCK, and such that all threads have about as many blocks.
 long block_size(long tiles, long threads) {
   long blocks = (tiles + threads * BLOCK - 1) / (threads * BLOCK) * threads;
   return (tiles + blocks - 1) / blocks;
@@ -153,9 +153,9 @@ void convolve(const float* inputs, const float* filters, float* outputs, long im
                                                     in_points.get());
       for (long point = 0; point < S::POINTS; point++)
         for (long panel = 0; panel < to.panels(); panel++)
-          multiply_tiles<ROWS>(in_points.get() + point * SLAB, PANEL_SIZE<S>,
-                               filter_points.get() + (point * rows + panel * in) * PANEL, in, count,
-                               out_points.get() + panel * PANEL_SIZE<S> + point * SLAB);
+          multiply_tiles<MOST_ROWS>(in_points.get() + point * SLAB, PANEL_SIZE<S>,
+                                    filter_points.get() + (point * rows + panel * in) * PANEL, in,
+                                    count, out_points.get() + panel * PANEL_SIZE<S> + point * SLAB);
       points_to_tiles<S>(out_points.get(), to, tiles, first, count, outputs);
     }
   }

@@ -57,12 +57,16 @@ def load_kernel() -> ctypes.CDLL:
     with tempfile.TemporaryDirectory() as folder:
         built = Path(folder) / kept.name
         command = [*COMPILER, str(SOURCES[0]), "-o", str(built)]
-        run = subprocess.run(command, capture_output=True, text=True, timeout=MOST_SECONDS)
+        english = {**os.environ, "LC_ALL": "C"}
+        run = subprocess.run(
+            command, capture_output=True, text=True, timeout=MOST_SECONDS, env=english
+        )
         if run.returncode:
             faults = [line for line in run.stderr.splitlines() if "error: " in line]
             raise OSError(faults[0].split("error: ")[-1] if faults else f"{COMPILER[0]} failed")
-        with contextlib.suppress(CheckpointError):  # then it is compiled again next time
+        with contextlib.suppress(CheckpointError, OSError):  # then it is compiled again next time
             replace_file(kept, built.read_bytes())
+            return ctypes.CDLL(str(kept))
         return ctypes.CDLL(str(built))
 
 
@@ -92,15 +96,15 @@ def is_faster(x: Tensor, kernel: int, padding: int) -> bool:
     return is_large and x.dtype == torch.float32 and x.device.type == "cpu"
 
 
-@torch.library.custom_op("resnet_cifar100::winograd_convolve", mutates_args=())
+@torch.library.custom_op("resnet_cifar100::winograd_convolve", mutates_args=(), device_types="cpu")
 def convolve(x: Tensor, weight: Tensor, padding: int) -> Tensor:
     """(N,C,H,W) with filters (K,C,F,F) -> (N,K,H',W') in channels_last; stride 1, F = 2 or 3.
 
     Raises:
-        ValueError: for numbers other than fp32, or filters for other channels.
+        ValueError: for what the kernel does not take.
     """
-    if not x.dtype == weight.dtype == torch.float32 or x.shape[1] != weight.shape[1]:
-        raise ValueError(f"{weight.dtype} filters {weight.shape} do not fit {x.dtype} {x.shape}")
+    if x.shape[1] != weight.shape[1]:
+        raise ValueError(f"filters {tuple(weight.shape)} do not fit {tuple(x.shape)}")
     x = x.contiguous(memory_format=torch.channels_last)
     filters = weight.permute(2, 3, 1, 0).contiguous()
     outputs = _empty_outputs(x, weight, padding)
@@ -111,12 +115,20 @@ def convolve(x: Tensor, weight: Tensor, padding: int) -> Tensor:
 @convolve.register_fake
 def _empty_outputs(x: Tensor, weight: Tensor, padding: int) -> Tensor:
     shape = (len(x), len(weight), *_output_size(x, weight.shape[2], padding))
-    return torch.empty(shape, device=x.device, memory_format=torch.channels_last)
+    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
 
 
-@torch.library.custom_op("resnet_cifar100::winograd_weight_gradient", mutates_args=())
+@torch.library.custom_op(
+    "resnet_cifar100::winograd_weight_gradient", mutates_args=(), device_types="cpu"
+)
 def weight_gradient(x: Tensor, gradient: Tensor, padding: int, kernel: int) -> Tensor:
-    """Inputs (N,C,H,W) and the gradient of the outputs (N,K,H',W') -> that of (K,C,F,F)."""
+    """Inputs (N,C,H,W) and the gradient of the outputs (N,K,H',W') -> that of (K,C,F,F).
+
+    Raises:
+        ValueError: for what the kernel does not take.
+    """
+    if gradient.shape[2:] != _output_size(x, kernel, padding) or len(gradient) != len(x):
+        raise ValueError(f"gradients {tuple(gradient.shape)} do not fit {tuple(x.shape)}")
     x = x.contiguous(memory_format=torch.channels_last)
     gradient = gradient.contiguous(memory_format=torch.channels_last)
     filters = _empty_filters(x, gradient, padding, kernel)
@@ -139,6 +151,10 @@ def _call(
     kernel: int,
 ) -> None:
     images, channels, height, width = x.shape
+    is_fp32 = all(tensor.dtype == torch.float32 for tensor in (x, second))
+    is_known = kernel in (2, 3) and takes_channels(channels, outputs.shape[1])
+    if not is_fp32 or not is_known or min(outputs.shape) < 1:
+        raise ValueError(f"no kernel of {x.dtype} for {tuple(x.shape)}, filters of {kernel}")
     tile = best_tile(outputs.shape[2], outputs.shape[3], kernel)
     pointers = (ctypes.c_void_p(tensor.data_ptr()) for tensor in (x, second, third))
     numbers = (images, height, width, channels, outputs.shape[1], padding, tile, kernel)
@@ -170,13 +186,12 @@ def _backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, Tensor
     x, weight = ctx.saved_tensors  # type: ignore[attr-defined]
     needs_x, needs_weight, _ = ctx.needs_input_grad  # type: ignore[attr-defined]
     padding, kernel = ctx.padding, weight.shape[2]  # type: ignore[attr-defined]
-    # The gradient of the inputs is a convolution too: with the filters turned around.
-    turned = weight.flip(2, 3).transpose(0, 1)
-    return (
-        convolve(gradient, turned, kernel - 1 - padding) if needs_x else None,
-        weight_gradient(x, gradient, padding, kernel) if needs_weight else None,
-        None,
-    )
+    of_x = of_weight = None
+    if needs_x:  # a convolution too: with the filters turned around
+        of_x = convolve(gradient, weight.flip(2, 3).transpose(0, 1), kernel - 1 - padding)
+    if needs_weight:
+        of_weight = weight_gradient(x, gradient, padding, kernel)
+    return of_x, of_weight, None
 
 
 convolve.register_autograd(_backward, setup_context=_keep_for_backward)
