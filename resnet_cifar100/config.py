@@ -23,6 +23,7 @@ HOUSEKEEPING = frozenset(
     {
         *("device", "num_threads", "data_dir", "data_url", "checkpoint_path", "log_file"),
         *("tensorboard", "checkpoint_minutes", "keep_checkpoints", "log_steps", "max_hours"),
+        "winograd",  # as the machine, it may change the last bits
     }
 )
 
@@ -245,6 +246,7 @@ class Config:
             values: dict[str, Any] = dict(json.loads(text))
         except (ValueError, TypeError, RecursionError) as error:
             raise ConfigError(f"the settings are not a JSON object: {error}") from error
+        values.setdefault("winograd", False)  # a run before there was the kernel
         fields = {field.name: field for field in dataclasses.fields(cls)}
         if unknown := sorted(values.keys() - fields.keys()):
             raise ConfigError(f"unknown settings: {', '.join(unknown)}")

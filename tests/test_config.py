@@ -187,7 +187,11 @@ def test_settings_of_a_published_run_still_load(path):
     assert {name: loaded[name] for name in values} == values
 
 
-@pytest.mark.parametrize("since", [SINCE_FAST, SINCE_AUGMENT], ids=["fast", "augment"])
+@pytest.mark.parametrize(
+    "since",
+    [SINCE_FAST, SINCE_AUGMENT, {"winograd": False}],
+    ids=["fast", "augment", "winograd"],
+)
 def test_settings_from_before_some_were_added_mean_what_they_meant(since):
     values = json.loads(Config().to_json())
     for name in since:

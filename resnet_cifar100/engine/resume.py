@@ -12,10 +12,7 @@ from resnet_cifar100.parallel import from_main_process, is_main_process
 
 # What a resumed run may change, always announced: the length of the run, the machine (which may
 # change the last bits), and where things go.
-CHANGEABLE = HOUSEKEEPING | {
-    *("epochs", "early_stopping_patience"),
-    *("precision", "compile", "winograd"),
-}
+CHANGEABLE = HOUSEKEEPING | {"epochs", "early_stopping_patience", "precision", "compile"}
 
 
 def resume_if_present(state: TrainState, run_dir: Path) -> list[str]:

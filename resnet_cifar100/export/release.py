@@ -31,7 +31,7 @@ _PACKAGE = "resnet_cifar100"
 _READER = (
     *("__init__.py", "constants.py", "errors.py", "limits.py", "config.py", "description.py"),
     *("storage.py", "bundle.py"),
-    *("data/__init__.py", "data/transforms.py", "models/*.py"),
+    *("data/__init__.py", "data/transforms.py", "models/*.py", "kernels/*.py"),
     *("export/__init__.py", "export/pretrained.py"),
 )
 _SERVER = (

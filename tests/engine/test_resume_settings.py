@@ -110,8 +110,7 @@ def test_where_a_run_goes_on_and_for_how_long_may_change_and_is_said(saved_run):
     for field, value in changes.items():
         assert f"rest of the run: {field} {getattr(before, field)} -> {value}." in notes
     noted = {sentence.split(": ")[1].split()[0] for sentence in state.changes}
-    # No folder, which others should not see.
-    assert noted == {"compile", "epochs", "precision", "winograd"}
+    assert noted == {"compile", "epochs", "precision"}  # no folder, which others should not see
 
 
 @pytest.mark.parametrize("part", [TENSORS, STATE])
