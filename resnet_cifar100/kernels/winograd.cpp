@@ -102,11 +102,11 @@ void points_to_tiles(const float* points, const Map& map, const Tiles<S::TILE>& 
 }
 
 // The filters (FILTER, FILTER, C, K) at all points: (points, K / PANEL, C, PANEL), zero beyond K.
-// `row` is one of the K / PANEL * C rows of a point.
+// `row` is one of the `rows`, K / PANEL * C, of a point.
 template <class S>
-void filters_to_points(const float* filters, long row, long in, long out, float* points) {
+void filters_to_points(const float* filters, long row, long rows, long in, long out,
+                       float* points) {
   constexpr int TAPS = S::FILTER * S::FILTER;
-  long rows = (out + PANEL - 1) / PANEL * in;
   for (int half = 0; half < PANEL; half += LANES) {
     long column = row / in * PANEL + half;
     Vector taps[TAPS];
@@ -132,6 +132,22 @@ long block_size(long tiles, long threads) {
   return (tiles + blocks - 1) / blocks;
 }
 
+// Within a parallel region: shares the blocks of tiles among its threads. `body` takes the first
+// tile of a block, their number, their points of the inputs, and room for those of the outputs.
+template <class S, class Body>
+void each_block(const float* inputs, const Map& from, const Map& to, const Tiles<S::TILE>& tiles,
+                long block, int padding, Body body) {
+  Buffer in_points = allocate(from.panels() * PANEL_SIZE<S>);
+  Buffer out_points = allocate(to.panels() * PANEL_SIZE<S>);
+#pragma omp for schedule(static)
+  for (long first = 0; first < tiles.count; first += block) {
+    int count = std::min(block, tiles.count - first);
+    tiles_to_points<S, Forth<typename S::Inputs>>(inputs, from, tiles, first, count, padding,
+                                                  in_points.get());
+    body(first, count, in_points.get(), out_points.get());
+  }
+}
+
 template <class S>
 void convolve(const float* inputs, const float* filters, float* outputs, long images,
               const Map& from, const Map& to, int padding) {
@@ -143,21 +159,16 @@ void convolve(const float* inputs, const float* filters, float* outputs, long im
   {
 #pragma omp for schedule(static)
     for (long row = 0; row < rows; row++)
-      filters_to_points<S>(filters, row, in, out, filter_points.get());
-    Buffer in_points = allocate(from.panels() * PANEL_SIZE<S>);
-    Buffer out_points = allocate(to.panels() * PANEL_SIZE<S>);
-#pragma omp for schedule(static)
-    for (long first = 0; first < tiles.count; first += block) {
-      int count = std::min(block, tiles.count - first);
-      tiles_to_points<S, Forth<typename S::Inputs>>(inputs, from, tiles, first, count, padding,
-                                                    in_points.get());
+      filters_to_points<S>(filters, row, rows, in, out, filter_points.get());
+    auto multiply = [&](long first, int count, const float* in_points, float* out_points) {
       for (long point = 0; point < S::POINTS; point++)
         for (long panel = 0; panel < to.panels(); panel++)
-          multiply_tiles<MOST_ROWS>(in_points.get() + point * SLAB, PANEL_SIZE<S>,
+          multiply_tiles<MOST_ROWS>(in_points + point * SLAB, PANEL_SIZE<S>,
                                     filter_points.get() + (point * rows + panel * in) * PANEL, in,
-                                    count, out_points.get() + panel * PANEL_SIZE<S> + point * SLAB);
-      points_to_tiles<S>(out_points.get(), to, tiles, first, count, outputs);
-    }
+                                    count, out_points + panel * PANEL_SIZE<S> + point * SLAB);
+      points_to_tiles<S>(out_points, to, tiles, first, count, outputs);
+    };
+    each_block<S>(inputs, from, to, tiles, block, padding, multiply);
   }
 }
 
@@ -177,21 +188,16 @@ void weight_gradient(const float* inputs, const float* gradients, float* filters
     const long threads = omp_get_num_threads();
     float* own = sums.get() + omp_get_thread_num() * size;
     std::fill(own, own + size, 0.f);
-    Buffer in_points = allocate(from.panels() * PANEL_SIZE<S>);
-    Buffer out_points = allocate(to.panels() * PANEL_SIZE<S>);
-#pragma omp for schedule(static)
-    for (long first = 0; first < tiles.count; first += block) {
-      int count = std::min(block, tiles.count - first);
-      tiles_to_points<S, Forth<typename S::Inputs>>(inputs, from, tiles, first, count, padding,
-                                                    in_points.get());
+    auto multiply = [&](long first, int count, const float* in_points, float* out_points) {
       tiles_to_points<S, Forth<typename S::Outputs>>(gradients, to, tiles, first, count, 0,
-                                                     out_points.get());
+                                                     out_points);
       for (long point = 0; point < S::POINTS; point++)
         for (long pair = 0; pair < pairs; pair++)
-          multiply_panels(in_points.get() + pair / to.panels() * PANEL_SIZE<S> + point * SLAB,
-                          out_points.get() + pair % to.panels() * PANEL_SIZE<S> + point * SLAB,
-                          count, own + (point * pairs + pair) * PANEL * PANEL);
-    }
+          multiply_panels(in_points + pair / to.panels() * PANEL_SIZE<S> + point * SLAB,
+                          out_points + pair % to.panels() * PANEL_SIZE<S> + point * SLAB, count,
+                          own + (point * pairs + pair) * PANEL * PANEL);
+    };
+    each_block<S>(inputs, from, to, tiles, block, padding, multiply);
 #pragma omp for schedule(static)
     for (long channel = 0; channel < in; channel++)
       for (long column = 0; column < out; column += LANES) {
