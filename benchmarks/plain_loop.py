@@ -25,8 +25,8 @@ from benchmarks.images import training_split
 from benchmarks.measure import Block, seconds_per_piece
 from resnet_cifar100.config import ModelConfig
 from resnet_cifar100.constants import IMAGE_SIZE, MEAN, STD
-from resnet_cifar100.models.convolution import WinogradConv2d
 from resnet_cifar100.models.factory import create_model
+from resnet_cifar100.models.layers import FastConv2d
 
 LEAST_BATCHES = 8  # two workers often end together, so that two batches would be too few to time
 
@@ -128,7 +128,7 @@ def plain_steps(settings: PlainSettings) -> Iterator[None]:
 def with_library_convolutions(model: nn.Module) -> nn.Module:
     """Return `model` with each convolution of this project's own made a plain nn.Conv2d."""
     for module in model.modules():
-        if isinstance(module, WinogradConv2d):
+        if isinstance(module, FastConv2d):
             module.__class__ = nn.Conv2d  # type: ignore[assignment]
     return model
 

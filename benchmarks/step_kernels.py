@@ -27,9 +27,9 @@ LONGEST = 8  # kernels of each step that are named
 # By the first pattern that is found in the name of a kernel (CUDA) or of an operator (CPU).
 KINDS = {
     "Fused by the compiler": r"^triton",
-    "Convolutions": r"conv|winograd|cudnn.*(fprop|dgrad|wgrad)|implicit_gemm|xmma_(f|d|w)",
+    "Convolutions": r"conv|winograd|tiles|cudnn.*(fprop|dgrad|wgrad)|implicit_gemm|xmma_(f|d|w)",
     "Matrix products": r"gemm|nvjet|cutlass|splitk|::(badd|add)?b?mm\b|::dot\b",
-    "Norms": r"batch_?norm|bn_(fw|bw)|layer_?norm",
+    "Norms": r"batch_?norm|norm_gradients|normalise|bn_(fw|bw)|layer_?norm",
     "Lists of tensors": r"multi_tensor|foreach|fused_sgd",
     "Copies": r"memcpy|memset|copy|::(cat|stack|fill_|zero_)\b|catarray|fillfunctor",
 }

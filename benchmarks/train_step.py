@@ -38,9 +38,9 @@ SPEED_HEAD = ["Ratio to the plain loop", "GFLOP/s", "Share of the matrix product
 HOW_PLAIN = (
     "The plain loop: DataLoader with two workers, crop and flip with Pillow one image at a time, "
     "eager, fp32, NCHW, SGD, in a process of its own. Ours: the step of `train.py` with its "
-    "loader, channels_last where no other layout is named, in fp32 on a CPU with the kernel of "
-    "kernels/ but for --no-winograd and NCHW. On a GPU the plain loop multiplies in "
-    "TF32 where torch does so by itself, and our step is captured in a CUDA graph, compiled or not."
+    "loader, channels_last where no other layout is named, on a CPU with the kernels of kernels/ "
+    "but for --no-kernels and NCHW. On a GPU the plain loop multiplies in TF32 where torch does so "
+    "by itself, and our step is captured in a CUDA graph, compiled or not."
 )
 HOW_TURNS = (
     "Medians over {rounds} rounds in which all rows of one image size take turns; two before them "
@@ -109,10 +109,10 @@ def variants(
             config = dataclasses.replace(subject.config, precision=precision, compile=is_compiled)
             name = f"ours, {'compiled' if is_compiled else 'eager'}, {precision}"
             found.append(Variant(name, precision, step_block(config, image_size)))
-    eager = dataclasses.replace(subject.config, compile=False, winograd=False)
-    if asked.device == "cpu":
-        block = step_block(dataclasses.replace(eager, precision="fp32"), image_size)
-        found.append(Variant("ours, eager, fp32, --no-winograd", "fp32", block))
+    eager = dataclasses.replace(subject.config, compile=False, kernels=False)
+    for precision in asked.precisions if asked.device == "cpu" else ():
+        block = step_block(dataclasses.replace(eager, precision=precision), image_size)
+        found.append(Variant(f"ours, eager, {precision}, --no-kernels", precision, block))
     config = dataclasses.replace(eager, precision=asked.precision)
     block = step_block(config, image_size, torch.contiguous_format)
     found.append(Variant(f"ours, eager, {asked.precision}, NCHW", asked.precision, block))

@@ -23,7 +23,7 @@ HOUSEKEEPING = frozenset(
     {
         *("device", "num_threads", "data_dir", "data_url", "checkpoint_path", "log_file"),
         *("tensorboard", "checkpoint_minutes", "keep_checkpoints", "log_steps", "max_hours"),
-        "winograd",  # as the machine, it may change the last bits
+        "kernels",  # as the machine, it may change the last bits
     }
 )
 
@@ -149,9 +149,9 @@ class Config:
     """Precision of the forward pass; auto is bf16 where the hardware multiplies it, else fp32."""
     compile: bool = False
     """Compile the network with torch.compile (needs a C++ compiler on a CPU)."""
-    winograd: bool = True
-    """In fp32 on a CPU, train convolutions by Winograd's algorithm, up to twice as fast, in a
-    kernel that is compiled at the first start (needs g++ and a processor with AVX2)."""
+    kernels: bool = True
+    """On a CPU, train convolutions and norms with kernels of this project where they are faster;
+    they are compiled at the first start (needs g++ and a processor with AVX2)."""
     sync_norms: bool = False
     """Let the norms of several processes, each on its GPU, see all their batches as one."""
     num_threads: int = 0
@@ -246,7 +246,8 @@ class Config:
             values: dict[str, Any] = dict(json.loads(text))
         except (ValueError, TypeError, RecursionError) as error:
             raise ConfigError(f"the settings are not a JSON object: {error}") from error
-        values.setdefault("winograd", False)  # a run before there was the kernel
+        # Until there were norms among them "kernels" was "winograd"; earlier runs had none.
+        values.setdefault("kernels", values.pop("winograd", False))
         fields = {field.name: field for field in dataclasses.fields(cls)}
         if unknown := sorted(values.keys() - fields.keys()):
             raise ConfigError(f"unknown settings: {', '.join(unknown)}")

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from resnet_cifar100 import __version__
 from resnet_cifar100.config import Config, without_secrets
 from resnet_cifar100.errors import ConfigError
-from resnet_cifar100.kernels import winograd
+from resnet_cifar100.kernels.build import load_kernels
 from resnet_cifar100.parallel import highest_of_all_processes, local_device, world_size
 
 CPU = torch.device("cpu")
@@ -34,7 +34,7 @@ class Runtime:
     device: torch.device
     autocast_dtype: torch.dtype
     is_compiled: bool
-    has_winograd: bool
+    has_kernels: bool
     notes: tuple[str, ...]
 
     def autocast(self) -> torch.autocast:
@@ -77,16 +77,16 @@ def create_runtime(config: Config) -> Runtime:
     notes.append(f"Precision {'bf16 autocast' if dtype == torch.bfloat16 else fp32}.")
     if is_compiled:
         notes.append("Compiled with torch.compile: the first step takes a minute or so.")
-    has_winograd = config.winograd and device.type == "cpu" and dtype == torch.float32
-    if has_winograd:
-        fault = winograd_fault()
-        has_winograd = not fault
+    has_kernels = config.kernels and device.type == "cpu"
+    if has_kernels:
+        fault = kernels_fault()
+        has_kernels = not fault
         notes.append(
-            f"Convolutions by the library: the faster kernel does not work here ({fault})."
+            f"Convolutions and norms by the library: faster kernels do not work here ({fault})."
             if fault
-            else "Convolutions by Winograd's algorithm, where it is faster."
+            else "Convolutions and norms by the kernels of this project, where they are faster."
         )
-    return Runtime(device, dtype, is_compiled, has_winograd, tuple(notes))
+    return Runtime(device, dtype, is_compiled, has_kernels, tuple(notes))
 
 
 def keep_freed_memory() -> None:
@@ -181,10 +181,10 @@ def compile_fault(device: torch.device) -> str:
     return ""
 
 
-def winograd_fault() -> str:
-    """Load the kernel of `winograd`; return "" if that works, else the reason in a few words."""
+def kernels_fault() -> str:
+    """Load the kernels of `kernels/`; return "" if that works, else the reason in a few words."""
     try:
-        winograd.load_kernel()
+        load_kernels()
     except (OSError, RuntimeError, subprocess.SubprocessError) as error:
         return in_short(error)
     return ""

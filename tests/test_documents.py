@@ -53,7 +53,7 @@ def test_the_readme_states_what_its_records_say(row):
         assert stated[1] == pytest.approx(measured[-1], abs=1)
     for run in runs if "teacher" not in row else []:
         paths = {"checkpoint_path": BEST_MODEL, "log_file": Path("logs.md")}
-        own = dataclasses.replace(run.config, seed=0, winograd=True, **paths)
+        own = dataclasses.replace(run.config, seed=0, kernels=True, **paths)
         assert own == create_recipe(row.split("`")[1])
 
 

@@ -15,8 +15,8 @@ from resnet_cifar100.engine.ema import Ema
 from resnet_cifar100.engine.metrics import EpochLosses
 from resnet_cifar100.engine.optim import create_optimizers
 from resnet_cifar100.errors import NonFiniteError
-from resnet_cifar100.models.convolution import use_winograd
 from resnet_cifar100.models.factory import Model, create_model
+from resnet_cifar100.models.layers import use_kernels
 from resnet_cifar100.models.speednet import SpeedNet
 from resnet_cifar100.models.summary import check_image_sizes
 from resnet_cifar100.parallel import mean_over_processes, share_gradients, share_norms
@@ -190,8 +190,8 @@ def create_state(
     if isinstance(model, SpeedNet):
         model.whiten(preprocess(loader.split.images[:WHITENING_IMAGES]))
     ema = Ema(model, config.ema_decay) if config.ema_decay else None
-    if runtime.has_winograd:
-        use_winograd(model)
+    if runtime.has_kernels:
+        use_kernels(model)
     if config.sync_norms:  # those of the average see one process alone
         share_norms(model, runtime.device)
     return TrainState(

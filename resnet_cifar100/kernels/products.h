@@ -5,11 +5,12 @@
 
 #include <algorithm>
 
-#include "transforms.h"
+#include "vectors.h"
 
 namespace {
 
 constexpr int PANEL = 2 * LANES;
+constexpr int MOST_ROWS = LANES == 16 ? 12 : 6;  // sums of two vectors a row fit the registers
 
 // sums[r][..] += values[r * row_step] * panel[..] for R rows and the two vectors of a panel.
 template <int R>

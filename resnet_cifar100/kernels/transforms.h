@@ -1,27 +1,12 @@
-// Vectors of the processor, and the transforms of Winograd's algorithm: see winograd.cpp.
+// The transforms of Winograd's algorithm: see winograd.cpp.
 
 #pragma once
 
 #include <utility>
 
-#if defined(__AVX512F__)
-constexpr int LANES = 16, MOST_ROWS = 12;  // sums of two vectors a row fit the registers
-#elif defined(__AVX2__) && defined(__FMA__)
-constexpr int LANES = 8, MOST_ROWS = 6;
-#else
-#error "the processor has no AVX2"
-#endif
-
-#define INLINE [[gnu::always_inline]] inline
+#include "vectors.h"
 
 namespace {
-
-typedef float Vector __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
-
-INLINE const Vector* vectors(const float* at) { return reinterpret_cast<const Vector*>(at); }
-INLINE Vector* vectors(float* at) { return reinterpret_cast<Vector*>(at); }
-INLINE Vector load(const float* from) { return *vectors(from); }
-INLINE void store(float* to, Vector values) { *vectors(to) = values; }
 
 template <class Body, int... I>
 INLINE void unroll(Body body, std::integer_sequence<int, I...>) {

@@ -12,8 +12,6 @@
 #include <omp.h>
 
 #include <algorithm>
-#include <memory>
-#include <new>
 
 #include "products.h"
 #include "transforms.h"
@@ -119,13 +117,6 @@ void filters_to_points(const float* filters, long row, long rows, long in, long 
   }
 }
 
-struct Free {
-  void operator()(float* memory) const { ::operator delete[](memory, std::align_val_t(64)); }
-};
-using Buffer = std::unique_ptr<float[], Free>;
-
-Buffer allocate(long count) { return Buffer(new (std::align_val_t(64)) float[count]); }
-
 // Tiles in a block: at most BLOCK, and such that all threads have about as many blocks.
 long block_size(long tiles, long threads) {
   long blocks = (tiles + threads * BLOCK - 1) / (threads * BLOCK) * threads;
@@ -137,8 +128,8 @@ long block_size(long tiles, long threads) {
 template <class S, class Body>
 void each_block(const float* inputs, const Map& from, const Map& to, const Tiles<S::TILE>& tiles,
                 long block, int padding, Body body) {
-  Buffer in_points = allocate(from.panels() * PANEL_SIZE<S>);
-  Buffer out_points = allocate(to.panels() * PANEL_SIZE<S>);
+  Buffer<float> in_points = allocate<float>(from.panels() * PANEL_SIZE<S>);
+  Buffer<float> out_points = allocate<float>(to.panels() * PANEL_SIZE<S>);
 #pragma omp for schedule(static)
   for (long first = 0; first < tiles.count; first += block) {
     int count = std::min(block, tiles.count - first);
@@ -154,7 +145,7 @@ void convolve(const float* inputs, const float* filters, float* outputs, long im
   const Tiles<S::TILE> tiles(images, to);
   const long in = from.channels, out = to.channels, rows = to.panels() * in;
   const long block = block_size(tiles.count, omp_get_max_threads());
-  Buffer filter_points = allocate(S::POINTS * rows * PANEL);
+  Buffer<float> filter_points = allocate<float>(S::POINTS * rows * PANEL);
 #pragma omp parallel
   {
 #pragma omp for schedule(static)
@@ -182,7 +173,7 @@ void weight_gradient(const float* inputs, const float* gradients, float* filters
   // Where a thread would have few tiles, its own sums would cost more than it saves.
   const long most = std::min<long>(omp_get_max_threads(), (tiles.count + 15) / 16);
   const long block = block_size(tiles.count, most);
-  Buffer sums = allocate(most * size);
+  Buffer<float> sums = allocate<float>(most * size);
 #pragma omp parallel num_threads(most)
   {
     const long threads = omp_get_num_threads();
@@ -235,9 +226,9 @@ Map outputs_of(const Map& inputs, int channels, int filter, int padding) {
 extern "C" int lanes() { return LANES; }
 
 // outputs (N,H',W',K) = inputs (N,H,W,C) with filters (filter,filter,C,K), in tiles of 3 or 4.
-extern "C" void convolve(const float* inputs, const float* filters, float* outputs, int images,
-                         int height, int width, int in, int out, int padding, int tile,
-                         int filter) {
+extern "C" void winograd_convolve(const float* inputs, const float* filters, float* outputs,
+                                  int images, int height, int width, int in, int out, int padding,
+                                  int tile, int filter) {
   const Map from{height, width, in}, to = outputs_of(from, out, filter, padding);
   with_scheme(tile, filter, [&](auto scheme) {
     convolve<decltype(scheme)>(inputs, filters, outputs, images, from, to, padding);
@@ -245,9 +236,9 @@ extern "C" void convolve(const float* inputs, const float* filters, float* outpu
 }
 
 // filters (filter,filter,C,K) = their gradient, from that of the outputs (N,H',W',K).
-extern "C" void weight_gradient(const float* inputs, const float* gradients, float* filters,
-                                int images, int height, int width, int in, int out, int padding,
-                                int tile, int filter) {
+extern "C" void winograd_weight_gradient(const float* inputs, const float* gradients,
+                                         float* filters, int images, int height, int width, int in,
+                                         int out, int padding, int tile, int filter) {
   const Map from{height, width, in}, to = outputs_of(from, out, filter, padding);
   with_scheme(tile, filter, [&](auto scheme) {
     weight_gradient<decltype(scheme)>(inputs, gradients, filters, images, from, to, padding);

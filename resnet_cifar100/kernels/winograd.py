@@ -5,88 +5,23 @@ Those of a 3x3 filter for 4x4 pixels take 36 for each pair of channels instead o
 algorithm (Lavin and Gray 2015, https://arxiv.org/abs/1509.09308), those for 3x3 pixels 25 instead
 of 81, those of a 2x2 filter 25 instead of 64 and 16 instead of 36: the same sums up to rounding.
 Transforms that go through memory cost as much as they save, so winograd.cpp keeps them in the
-processor's caches. It is compiled on the machine that it runs on.
+processor's caches.
 """
-
-import contextlib
-import ctypes
-import os
-import subprocess
-import tempfile
-from functools import cache
-from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
-from resnet_cifar100.errors import CheckpointError
-from resnet_cifar100.storage import replace_file, sha256_of
+from resnet_cifar100.kernels.build import lanes, load_kernels, pointer
 
-FOLDER = Path(__file__).parent
-SOURCES = [FOLDER / name for name in ("winograd.cpp", "products.h", "transforms.h")]
-COMPILER = (
-    "g++",
-    "-O3",
-    "-march=native",
-    "-std=c++17",
-    "-fno-signed-zeros",
-    "-fopenmp",
-    "-shared",
-    "-fPIC",
-)
-MOST_SECONDS = 120  # it takes two or three
 TILES = (4, 3)  # sides of the tiles that the kernel knows, for filters of 2x2 and 3x3
 MIN_SIDE = 3  # pixels of a map of outputs; a smaller one is mostly the padding of its tile
 MIN_TILES = 32  # in a batch; for fewer, transforming the filters costs too much
 
 
-@cache
-def load_kernel() -> ctypes.CDLL:
-    """Return the compiled kernel; it is kept in the user's cache folder for the next process.
-
-    Raises:
-        OSError, RuntimeError, subprocess.SubprocessError: where it cannot be compiled, for want of
-            g++ or of a processor with AVX2, or there is no home.
-    """
-    sources = b"".join(source.read_bytes() for source in SOURCES)
-    key = sha256_of(sources + repr((COMPILER, _processor_flags())).encode())
-    kept = _cache_folder() / f"winograd-{key[:16]}.so"
-    with contextlib.suppress(OSError):  # not there yet, or damaged
-        return ctypes.CDLL(str(kept))
-    with tempfile.TemporaryDirectory() as folder:
-        built = Path(folder) / kept.name
-        command = [*COMPILER, str(SOURCES[0]), "-o", str(built)]
-        english = {**os.environ, "LC_ALL": "C"}
-        run = subprocess.run(
-            command, capture_output=True, text=True, timeout=MOST_SECONDS, env=english
-        )
-        if run.returncode:
-            faults = [line for line in run.stderr.splitlines() if "error: " in line]
-            raise OSError(faults[0].split("error: ")[-1] if faults else f"{COMPILER[0]} failed")
-        with contextlib.suppress(CheckpointError, OSError):  # then it is compiled again next time
-            replace_file(kept, built.read_bytes())
-            return ctypes.CDLL(str(kept))
-        return ctypes.CDLL(str(built))
-
-
-def _cache_folder() -> Path:
-    """Return $XDG_CACHE_HOME/resnet-cifar100, by default below ~/.cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "resnet-cifar100"
-
-
-def _processor_flags() -> str:
-    """Return what the processor can do, where Linux says it: a home may be shared by several."""
-    with contextlib.suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next((line for line in lines if line.startswith("flags")), "")
-    return ""
-
-
 def takes_channels(in_channels: int, out_channels: int) -> bool:
     """Whether the kernel can multiply filters of so many channels: whole vectors of them."""
-    lanes: int = load_kernel().lanes()
-    return in_channels % lanes == 0 == out_channels % lanes
+    return in_channels % lanes() == 0 == out_channels % lanes()
 
 
 def is_faster(x: Tensor, kernel: int, padding: int) -> bool:
@@ -108,7 +43,7 @@ def convolve(x: Tensor, weight: Tensor, padding: int) -> Tensor:
     x = x.contiguous(memory_format=torch.channels_last)
     filters = weight.permute(2, 3, 1, 0).contiguous()
     outputs = _empty_outputs(x, weight, padding)
-    _call("convolve", x, filters, outputs, outputs, padding, weight.shape[2])
+    _call("winograd_convolve", x, filters, outputs, outputs, padding, weight.shape[2])
     return outputs  # type: ignore[no-any-return]
 
 
@@ -132,7 +67,7 @@ def weight_gradient(x: Tensor, gradient: Tensor, padding: int, kernel: int) -> T
     x = x.contiguous(memory_format=torch.channels_last)
     gradient = gradient.contiguous(memory_format=torch.channels_last)
     filters = _empty_filters(x, gradient, padding, kernel)
-    _call("weight_gradient", x, gradient, filters, gradient, padding, kernel)
+    _call("winograd_weight_gradient", x, gradient, filters, gradient, padding, kernel)
     return filters  # type: ignore[no-any-return]
 
 
@@ -156,9 +91,9 @@ def _call(
     if not is_fp32 or not is_known or min(outputs.shape) < 1:
         raise ValueError(f"no kernel of {x.dtype} for {tuple(x.shape)}, filters of {kernel}")
     tile = best_tile(outputs.shape[2], outputs.shape[3], kernel)
-    pointers = (ctypes.c_void_p(tensor.data_ptr()) for tensor in (x, second, third))
+    pointers = map(pointer, (x, second, third))
     numbers = (images, height, width, channels, outputs.shape[1], padding, tile, kernel)
-    getattr(load_kernel(), function)(*pointers, *numbers)
+    getattr(load_kernels(), function)(*pointers, *numbers)
 
 
 def best_tile(height: int, width: int, kernel: int) -> int:

@@ -12,13 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from resnet_cifar100.models.convolution import WinogradConv2d
+from resnet_cifar100.models.layers import FastBatchNorm2d, FastConv2d, normalise
 
 
 def conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
     """Return a 3x3 convolution that keeps the size at stride 1; no bias, a norm follows."""
     if stride == 1:
-        return WinogradConv2d(in_channels, out_channels, kernel=3, padding=1)
+        return FastConv2d(in_channels, out_channels, kernel=3, padding=1)
     return nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
 
 
@@ -70,14 +70,14 @@ class BasicBlockV1(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
         super().__init__()
         self.conv1 = conv3x3(in_channels, out_channels, stride)
-        self.norm1 = nn.BatchNorm2d(out_channels)
+        self.norm1 = FastBatchNorm2d(out_channels)
         self.conv2 = conv3x3(out_channels, out_channels)
-        self.norm2 = nn.BatchNorm2d(out_channels)
+        self.norm2 = FastBatchNorm2d(out_channels)
         self.tail = nn.Sequential()  # what else the residual passes through
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or in_channels != out_channels:
             self.shortcut = nn.Sequential(
-                conv1x1(in_channels, out_channels, stride), nn.BatchNorm2d(out_channels)
+                conv1x1(in_channels, out_channels, stride), FastBatchNorm2d(out_channels)
             )
 
     def zero_residual(self) -> None:
@@ -86,8 +86,8 @@ class BasicBlockV1(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N,C,H,W) -> (N,D,H/stride,W/stride)."""
-        residual = F.relu(self.norm1(self.conv1(x)))
-        residual = self.tail(self.norm2(self.conv2(residual)))
+        residual = normalise(self.norm1, self.conv1(x), "relu")
+        residual = self.tail(normalise(self.norm2, self.conv2(residual), "identity"))
         return F.relu(residual + self.shortcut(x))
 
 
@@ -96,9 +96,9 @@ class BasicBlockV2(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
         super().__init__()
-        self.norm1 = nn.BatchNorm2d(in_channels)
+        self.norm1 = FastBatchNorm2d(in_channels)
         self.conv1 = conv3x3(in_channels, out_channels, stride)
-        self.norm2 = nn.BatchNorm2d(out_channels)
+        self.norm2 = FastBatchNorm2d(out_channels)
         self.conv2 = conv3x3(out_channels, out_channels)
         self.tail = nn.Sequential()  # what else the residual passes through
         self.shortcut: nn.Module | None = None
@@ -111,9 +111,9 @@ class BasicBlockV2(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N,C,H,W) -> (N,D,H/stride,W/stride)."""
-        activated = F.relu(self.norm1(x))
+        activated = normalise(self.norm1, x, "relu")
         shortcut = x if self.shortcut is None else self.shortcut(activated)
-        residual: Tensor = self.conv2(F.relu(self.norm2(self.conv1(activated))))
+        residual: Tensor = self.conv2(normalise(self.norm2, self.conv1(activated), "relu"))
         return self.tail(residual) + shortcut  # type: ignore[no-any-return]
 
 
@@ -143,7 +143,7 @@ class ResNet(nn.Module):
         kind = BasicBlockV1 if version == 1 else BasicBlockV2
         self.stem: nn.Module = conv3x3(3, stem_width)
         if version == 1:
-            self.stem = nn.Sequential(self.stem, nn.BatchNorm2d(stem_width), nn.ReLU())
+            self.stem = nn.Sequential(self.stem, FastBatchNorm2d(stem_width), nn.ReLU())
         blocks: list[BasicBlockV1 | BasicBlockV2] = []
         stages = []
         in_channels = stem_width
@@ -155,7 +155,7 @@ class ResNet(nn.Module):
             in_channels = width
         self.stages = nn.Sequential(*stages)
         # A v2 network ends on a bare sum, so it needs its last BN and ReLU before pooling.
-        self.norm = nn.BatchNorm2d(in_channels) if version == 2 else nn.Identity()
+        self.norm = FastBatchNorm2d(in_channels) if version == 2 else nn.Identity()
         self.activation = nn.ReLU() if version == 2 else nn.Identity()
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(in_channels, num_classes)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from resnet_cifar100.models.convolution import WinogradConv2d
+from resnet_cifar100.models.layers import FastConv2d
 
 # Rows: the values at 1 and -1; the real and imaginary part of the value at i, and their sum.
 CYCLIC = ((1.0, 1.0, 1.0), (1.0, -1.0, 1.0), (1.0, 0.0, -1.0), (0.0, 1.0, 0.0), (1.0, 1.0, -1.0))
@@ -28,7 +28,7 @@ CYCLIC_INVERSE = (
 )
 
 
-class SmallMapConv2d(WinogradConv2d):
+class SmallMapConv2d(FastConv2d):
     """3x3, stride 1, padding 1, no bias; as its base but for the speed on maps so small."""
 
     cyclic: Tensor

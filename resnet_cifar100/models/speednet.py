@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from resnet_cifar100.models.convolution import WinogradConv2d
+from resnet_cifar100.models.layers import FastBatchNorm2d, FastConv2d, normalise
 from resnet_cifar100.models.small_map import SmallMapConv2d
 
 STEM_WIDTH = 24  # 12 directions of a 2x2 patch of 3 channels, and their opposites
@@ -31,17 +31,17 @@ class PooledGroup(nn.Module):
     ) -> None:
         super().__init__()
         self.conv1 = _conv(in_channels, channels, kernels[0])
-        self.norm1 = nn.BatchNorm2d(channels)
+        self.norm1 = FastBatchNorm2d(channels)
         self.conv2 = _conv(channels, inner_channels, kernels[1])
-        self.norm2 = nn.BatchNorm2d(inner_channels)
+        self.norm2 = FastBatchNorm2d(inner_channels)
         self.conv3 = _conv(inner_channels, channels, kernels[2])
-        self.norm3 = nn.BatchNorm2d(channels)
+        self.norm3 = FastBatchNorm2d(channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the features at half the size."""
-        x = F.silu(self.norm1(F.max_pool2d(self.conv1(x), 2)))
-        residual = F.silu(self.norm2(self.conv2(x)))
-        return x + F.silu(self.norm3(self.conv3(residual)))
+        x = normalise(self.norm1, F.max_pool2d(self.conv1(x), 2), "silu")
+        residual = normalise(self.norm2, self.conv2(x), "silu")
+        return x + normalise(self.norm3, self.conv3(residual), "silu")
 
 
 class SpeedNet(nn.Module):
@@ -108,7 +108,7 @@ def _conv(in_channels: int, out_channels: int, kernel: int) -> nn.Conv2d:
     if kernel == 3:
         conv: nn.Conv2d = SmallMapConv2d(in_channels, out_channels)
     elif kernel == 2:
-        conv = WinogradConv2d(in_channels, out_channels, kernel=2, padding=0)
+        conv = FastConv2d(in_channels, out_channels, kernel=2, padding=0)
     else:
         conv = nn.Conv2d(in_channels, out_channels, 1, bias=False)
     nn.init.dirac_(conv.weight[:in_channels].data)

@@ -102,7 +102,7 @@ def test_where_a_run_goes_on_and_for_how_long_may_change_and_is_said(saved_run):
         "epochs": 7,
         "compile": True,
         "precision": "bf16",
-        "winograd": False,
+        "kernels": False,
     }
     before = state.config
     state.config = dataclasses.replace(before, **changes)

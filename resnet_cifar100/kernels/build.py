@@ -1,0 +1,82 @@
+"""The kernels in C++, compiled on the machine that they run on."""
+
+import contextlib
+import ctypes
+import os
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+
+from torch import Tensor
+
+from resnet_cifar100.errors import CheckpointError
+from resnet_cifar100.storage import replace_file, sha256_of
+
+FOLDER = Path(__file__).parent
+SOURCES = [FOLDER / name for name in ("winograd.cpp", "norm.cpp", "tiles.cpp")]
+HEADERS = [FOLDER / name for name in ("vectors.h", "products.h", "transforms.h")]
+COMPILER = (
+    "g++",
+    "-O3",
+    "-march=native",
+    "-std=c++17",
+    "-fno-signed-zeros",
+    "-fopenmp",
+    "-shared",
+    "-fPIC",
+)
+MOST_SECONDS = 120  # it takes six
+
+
+@cache
+def load_kernels() -> ctypes.CDLL:
+    """Return the compiled kernels; they are kept in the user's cache folder for the next process.
+
+    Raises:
+        OSError, RuntimeError, subprocess.SubprocessError: where they cannot be compiled, for want
+            of g++ or of a processor with AVX2, or there is no home.
+    """
+    sources = b"".join(source.read_bytes() for source in SOURCES + HEADERS)
+    key = sha256_of(sources + repr((COMPILER, _processor_flags())).encode())
+    kept = _cache_folder() / f"kernels-{key[:16]}.so"
+    with contextlib.suppress(OSError):  # not there yet, or damaged
+        return ctypes.CDLL(str(kept))
+    with tempfile.TemporaryDirectory() as folder:
+        built = Path(folder) / kept.name
+        command = [*COMPILER, *map(str, SOURCES), "-o", str(built)]
+        english = {**os.environ, "LC_ALL": "C"}
+        run = subprocess.run(
+            command, capture_output=True, text=True, timeout=MOST_SECONDS, env=english
+        )
+        if run.returncode:
+            faults = [line for line in run.stderr.splitlines() if "error: " in line]
+            raise OSError(faults[0].split("error: ")[-1] if faults else f"{COMPILER[0]} failed")
+        with contextlib.suppress(CheckpointError, OSError):  # then it is compiled again next time
+            replace_file(kept, built.read_bytes())
+            return ctypes.CDLL(str(kept))
+        return ctypes.CDLL(str(built))
+
+
+def pointer(tensor: Tensor) -> ctypes.c_void_p:
+    """Return where the values of a tensor lie."""
+    return ctypes.c_void_p(tensor.data_ptr())
+
+
+def lanes() -> int:
+    """Return how many numbers in fp32 a vector of the processor holds."""
+    found: int = load_kernels().lanes()
+    return found
+
+
+def _cache_folder() -> Path:
+    """Return $XDG_CACHE_HOME/resnet-cifar100, by default below ~/.cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "resnet-cifar100"
+
+
+def _processor_flags() -> str:
+    """Return what the processor can do, where Linux says it: a home may be shared by several."""
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next((line for line in lines if line.startswith("flags")), "")
+    return ""

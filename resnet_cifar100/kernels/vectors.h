@@ -1,0 +1,54 @@
+// Vectors of the processor, and memory for them.
+
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <new>
+
+#if defined(__AVX512F__)
+constexpr int LANES = 16;
+#elif defined(__AVX2__) && defined(__FMA__)
+constexpr int LANES = 8;
+#else
+#error "the processor has no AVX2"
+#endif
+
+#define INLINE __attribute__((always_inline)) inline
+
+namespace {
+
+typedef uint16_t Bf16;  // the upper half of a float
+typedef float Vector __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef Bf16 Half __attribute__((vector_size(2 * LANES), aligned(2), may_alias));
+typedef uint32_t Bits __attribute__((vector_size(4 * LANES)));
+
+INLINE const Vector* vectors(const float* at) { return reinterpret_cast<const Vector*>(at); }
+INLINE Vector* vectors(float* at) { return reinterpret_cast<Vector*>(at); }
+INLINE Vector load(const float* from) { return *vectors(from); }
+INLINE void store(float* to, Vector values) { *vectors(to) = values; }
+
+INLINE Vector load(const Bf16* from) {
+  const Half upper = *reinterpret_cast<const Half*>(from);
+  return (Vector)(__builtin_convertvector(upper, Bits) << 16);
+}
+
+// Rounds to the nearest, in a tie to the even one.
+INLINE void store(Bf16* to, Vector values) {
+  Bits bits = (Bits)values;
+  bits += 0x7fff + (bits >> 16 & 1);
+  *reinterpret_cast<Half*>(to) = __builtin_convertvector(bits >> 16, Half);
+}
+
+struct Free {
+  void operator()(void* memory) const { ::operator delete[](memory, std::align_val_t(64)); }
+};
+template <class T>
+using Buffer = std::unique_ptr<T[], Free>;
+
+template <class T>
+Buffer<T> allocate(long count) {
+  return Buffer<T>(new (std::align_val_t(64)) T[count]);
+}
+
+}  // namespace

@@ -1,0 +1,78 @@
+"""Layers with a switch that makes them faster in training on a CPU.
+
+In evaluation they are the library's: what is measured is the network as others run it.
+"""
+
+from collections.abc import Callable
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from resnet_cifar100.kernels import norm, tiles, winograd
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "identity": lambda x: x,
+    "relu": F.relu,
+    "silu": F.silu,
+}
+
+
+class FastConv2d(nn.Conv2d):
+    """2x2 or 3x3, stride 1, no bias; the library's, but in training after `use_kernels`."""
+
+    uses_winograd = False
+    uses_tiles = False
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, padding: int) -> None:
+        super().__init__(in_channels, out_channels, kernel, padding=padding, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N,C,H,W) -> (N,K,H',W')."""
+        kernel, padding = self.weight.shape[2], int(self.padding[0])
+        if self.training and self.uses_winograd and winograd.is_faster(x, kernel, padding):
+            return winograd.convolve(x, self.weight, padding)  # type: ignore[no-any-return]
+        if self.training and self.uses_tiles and tiles.is_faster(x):
+            return tiles.convolve(x, self.weight, padding)  # type: ignore[no-any-return]
+        return super().forward(x)
+
+
+class FastBatchNorm2d(nn.BatchNorm2d):
+    """The library's; after `use_kernels` `normalise` trains it together with what follows it."""
+
+    uses_kernel = False
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+    momentum: float
+
+    def train_with(self, activation: str, x: Tensor) -> Tensor:
+        """Return the activated norm of `x`, (N,C,H,W), and move the running statistics."""
+        outputs, mean, variance = norm.normalise(x, self.weight, self.bias, self.eps, activation)
+        count = x.numel() / x.shape[1]
+        self.num_batches_tracked.add_(1)
+        self.running_mean.lerp_(mean, self.momentum)
+        self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)  # unbiased
+        return outputs  # type: ignore[no-any-return]
+
+
+def normalise(layer: nn.Module, x: Tensor, activation: str) -> Tensor:
+    """Return one of ACTIVATIONS of the norm `layer` of `x`, (N,C,H,W)."""
+    if (
+        isinstance(layer, FastBatchNorm2d)
+        and layer.training
+        and layer.uses_kernel
+        and norm.takes(x)
+    ):
+        return layer.train_with(activation, x)
+    return ACTIVATIONS[activation](layer(x))
+
+
+def use_kernels(model: nn.Module) -> None:
+    """Let the layers of `model` train with the kernels of `kernels/` where these are faster."""
+    for module in model.modules():
+        if isinstance(module, FastConv2d):
+            channels = (module.in_channels, module.out_channels)
+            module.uses_winograd = winograd.takes_channels(*channels)
+            module.uses_tiles = tiles.takes_channels(*channels)
+        elif isinstance(module, FastBatchNorm2d):
+            module.uses_kernel = norm.takes_channels(module.num_features)

@@ -1,0 +1,117 @@
+import copy
+import dataclasses
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from resnet_cifar100.kernels import norm, tiles, winograd
+from resnet_cifar100.models.layers import (
+    ACTIVATIONS,
+    FastBatchNorm2d,
+    FastConv2d,
+    normalise,
+    use_kernels,
+)
+from tests.kernels.machine import needs_kernel
+from tests.states import begun
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Return the names of the kernels that were called; none computes anything."""
+    made = []
+    for kernel in (winograd, tiles):
+        name = kernel.__name__.split(".")[-1]
+        monkeypatch.setattr(kernel, "takes_channels", lambda *channels: channels != (5, 6))
+        monkeypatch.setattr(kernel, "convolve", lambda *_, name=name: made.append(name))
+    return made
+
+
+def test_a_convolution_is_the_library_s_until_it_is_switched_on_and_in_evaluation(calls):
+    model = torch.nn.ModuleList(
+        [FastConv2d(16, 32, 3, 1), FastConv2d(5, 6, 3, 1), torch.nn.Conv2d(16, 32, 3)]
+    )
+    inputs = [torch.randn(64, channels, 4, 4) for channels in (16, 5, 16)]
+
+    def calls_of_a_pass(dtype):
+        calls.clear()
+        for module, x in zip(model, inputs, strict=True):
+            with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+                module(x.to(dtype))
+        return calls
+
+    dtypes = (torch.float32, torch.bfloat16)
+    assert [len(calls_of_a_pass(dtype)) for dtype in dtypes] == [0, 0]
+    use_kernels(model)
+    assert [calls_of_a_pass(dtype).copy() for dtype in dtypes] == [["winograd"], ["tiles"]]
+    model.eval()
+    assert [len(calls_of_a_pass(dtype)) for dtype in dtypes] == [0, 0]
+    assert torch.equal(model[0](inputs[0]), F.conv2d(inputs[0], model[0].weight, padding=1))
+
+
+@needs_kernel
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_a_norm_trains_as_the_library_s_does(activation, dtype):
+    torch.manual_seed(0)
+    ours = FastBatchNorm2d(32)
+    theirs = copy.deepcopy(ours)
+    use_kernels(ours)
+    assert ours.uses_kernel
+    bound = 1e-5 if dtype == torch.float32 else 2e-2
+    for _ in range(3):
+        x = torch.randn(8, 32, 5, 5).mul_(2).add_(1).to(dtype)
+        one, other = (normalise(layer, x, activation) for layer in (ours, theirs))
+        assert one.dtype == other.dtype == dtype
+        assert (one - other).norm() <= bound * other.norm()
+    for name, buffer in ours.named_buffers():
+        assert torch.allclose(buffer, theirs.get_buffer(name), rtol=1e-4, atol=1e-6), name
+    ours.eval()
+    theirs.load_state_dict(ours.state_dict())
+    assert torch.equal(normalise(ours, x, activation), normalise(theirs.eval(), x, activation))
+
+
+@needs_kernel
+def test_a_norm_is_the_library_s_where_the_kernel_does_not_take_it(monkeypatch):
+    monkeypatch.setattr(norm, "normalise", None)
+    odd, layer = FastBatchNorm2d(20), FastBatchNorm2d(32)
+    for one in (odd, layer):
+        use_kernels(one)
+    assert not odd.uses_kernel
+    assert normalise(odd, torch.randn(2, 20, 3, 3), "relu").min() == 0
+    assert normalise(layer.double(), torch.randn(2, 32, 3, 3).double(), "relu").min() == 0
+    with pytest.raises(ValueError, match="more than 1 value per channel"):
+        normalise(layer.float(), torch.randn(1, 32, 1, 1), "relu")
+    shared = torch.nn.SyncBatchNorm.convert_sync_batchnorm(layer)
+    assert normalise(shared, torch.randn(2, 32, 3, 3), "relu").min() == 0
+
+
+@needs_kernel
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_run_trains_with_them_and_its_average_is_the_library_s(
+    tiny_config, tiny_dataset, precision
+):
+    gradients, names = [], []
+    for has_kernels in (True, False):
+        config = dataclasses.replace(tiny_config, kernels=has_kernels, precision=precision)
+        state, loader = begun(config, tiny_dataset)
+        switches = ("uses_winograd", "uses_kernel")
+        layers = [m for m in state.model.modules() if any(hasattr(m, s) for s in switches)]
+        assert any(getattr(m, s, False) for m in layers for s in switches) == has_kernels
+        averaged = state.ema.model.modules()
+        assert not any(getattr(m, s, False) for m in averaged for s in switches)
+        images, labels = next(loader.batches(0))
+        state.model.train()
+        with torch.profiler.profile() as profiler:
+            with state.runtime.autocast():
+                logits = state.forward(state.preprocess(images))
+            F.cross_entropy(logits.float(), labels).backward()
+        keys = [event.key for event in profiler.key_averages()]
+        names.append({key.split("::")[1] for key in keys if key.startswith("resnet_cifar100::")})
+        gradients.append(torch.cat([p.grad.flatten() for p in state.model.parameters()]))
+    own = {"normalise", "norm_gradients"}
+    of_fp32 = {"winograd_convolve", "winograd_weight_gradient"} if precision == "fp32" else set()
+    assert names == [own | of_fp32, set()]
+    bound = 1e-4 if precision == "fp32" else 0.1
+    assert (gradients[0] - gradients[1]).norm() < bound * gradients[1].norm()
