@@ -8,13 +8,14 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from resnet_cifar100.errors import CheckpointError
 from resnet_cifar100.storage import replace_file, sha256_of
 
 FOLDER = Path(__file__).parent
-SOURCES = [FOLDER / name for name in ("winograd.cpp", "norm.cpp", "tiles.cpp")]
+SOURCES = [FOLDER / name for name in ("winograd.cpp", "norm.cpp", "pool.cpp", "tiles.cpp")]
 HEADERS = [FOLDER / name for name in ("vectors.h", "products.h", "transforms.h")]
 COMPILER = (
     "g++",
@@ -63,10 +64,15 @@ def pointer(tensor: Tensor) -> ctypes.c_void_p:
     return ctypes.c_void_p(tensor.data_ptr())
 
 
-def lanes() -> int:
-    """Return how many numbers in fp32 a vector of the processor holds."""
-    found: int = load_kernels().lanes()
-    return found
+def in_vectors(*channels: int) -> bool:
+    """Whether maps of so many channels are whole vectors of the processor."""
+    lanes = load_kernels().lanes()
+    return all(count % lanes == 0 for count in channels)
+
+
+def takes_maps(x: Tensor) -> bool:
+    """Whether norm.cpp and pool.cpp know where `x` lies and its precision."""
+    return x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16)
 
 
 def _cache_folder() -> Path:

@@ -19,7 +19,7 @@ constexpr long BLOCK = 128;  // pixels whose sums are kept in fp32
 
 typedef int32_t Integers __attribute__((vector_size(4 * LANES)));
 
-// e^x within two units of the last place, for x from -87 to 87; beyond, as there.
+// e^x within three units of the last place, for x from -87 to 87; beyond, as there.
 INLINE Vector exponential(Vector x) {
   x = x < -87.f ? Vector{} - 87.f : x;
   x = x > 87.f ? Vector{} + 87.f : x;
@@ -81,27 +81,33 @@ struct Pair {
   Vector first, second;
 };
 
-template <int GROUP, class Body>
-INLINE void sum_group(const Norm& norm, long first, long count, long channel, Body body,
-                      double* totals) {
-  Vector sums[2][GROUP] = {};
+template <int GROUP, class Origin, class Body>
+INLINE void sum_group(const Norm& norm, long first, long count, long channel, Origin origin,
+                      Body body, double* totals) {
+  Vector sums[2][GROUP] = {}, from[GROUP];
+  for (int i = 0; i < GROUP; i++) from[i] = origin(first * norm.channels + channel + i * LANES);
   for (long pixel = first; pixel < first + count; pixel++)
 #pragma GCC unroll 4
     for (int i = 0; i < GROUP; i++) {
-      const Pair terms = body(pixel * norm.channels, channel + i * LANES);
+      const Pair terms = body(from[i], pixel * norm.channels, channel + i * LANES);
       sums[0][i] += terms.first;
       sums[1][i] += terms.second;
     }
-  for (int which = 0; which < 2; which++)
-    for (int i = 0; i < GROUP; i++)
-      for (int lane = 0; lane < LANES; lane++)
-        totals[which * norm.channels + channel + i * LANES + lane] += sums[which][i][lane];
+  for (int i = 0; i < GROUP; i++)
+    for (int lane = 0; lane < LANES; lane++) {
+      const double zero = from[i][lane], sum = sums[0][i][lane];
+      double* total = totals + channel + i * LANES + lane;
+      total[0] += sum + count * zero;
+      total[norm.channels] += sums[1][i][lane] + (2 * sum + count * zero) * zero;
+    }
 }
 
-// Both sums of each channel over all pixels, (2, channels). `body` takes the place of a pixel and a
-// channel, and returns the terms of a vector of channels from there.
-template <class Body>
-std::vector<double> sum_pixels(const Norm& norm, Body body) {
+// The sums of two terms over all pixels, (2, channels). `body` takes an origin, the place of a
+// pixel and a channel, and returns the terms of a vector of channels from there. The first term is
+// counted from that origin, the second is its square, unless the origin is zero: so squares of a
+// block do not cancel. `origin` takes the place of the block's first pixel.
+template <class Origin, class Body>
+std::vector<double> sum_pixels(const Norm& norm, Origin origin, Body body) {
   constexpr int GROUP = LANES / 4;  // vectors whose sums the registers hold
   const long size = 2 * norm.channels, most = omp_get_max_threads();
   std::vector<double> totals(most * size);
@@ -113,9 +119,9 @@ std::vector<double> sum_pixels(const Norm& norm, Body body) {
       const long count = std::min(BLOCK, norm.pixels - first);
       long channel = 0;
       for (; channel + GROUP * LANES <= norm.channels; channel += GROUP * LANES)
-        sum_group<GROUP>(norm, first, count, channel, body, own);
+        sum_group<GROUP>(norm, first, count, channel, origin, body, own);
       for (; channel < norm.channels; channel += LANES)
-        sum_group<1>(norm, first, count, channel, body, own);
+        sum_group<1>(norm, first, count, channel, origin, body, own);
     }
   }
   for (long i = size; i < most * size; i++) totals[i % size] += totals[i];
@@ -133,16 +139,16 @@ void each_pixel(const Norm& norm, Body body) {
 
 template <class T, class Activation>
 void forward(const Norm& norm, const T* inputs, T* outputs, float* mean, float* variance) {
-  std::vector<float> origin(norm.channels);  // sums of squares from here do not cancel
-  for (long c = 0; c < norm.channels; c += LANES) store(&origin[c], load(inputs + c));
-  const std::vector<double> sums = sum_pixels(norm, [&](long place, long c) {
-    const Vector x = load(inputs + place + c) - load(&origin[c]);
-    return Pair{x, x * x};
-  });
+  const std::vector<double> sums = sum_pixels(
+      norm, [&](long place) { return load(inputs + place); },
+      [&](Vector origin, long place, long c) {
+        const Vector x = load(inputs + place + c) - origin;
+        return Pair{x, x * x};
+      });
   for (long c = 0; c < norm.channels; c++) {
-    const double offset = sums[c] / norm.pixels;
-    mean[c] = origin[c] + offset;
-    variance[c] = std::max(sums[norm.channels + c] / norm.pixels - offset * offset, 0.);
+    const double center = sums[c] / norm.pixels;
+    mean[c] = center;
+    variance[c] = std::max(sums[norm.channels + c] / norm.pixels - center * center, 0.);
   }
   const Affine affine(norm, mean, variance);
   each_pixel(norm, [&](long place, long c) {
@@ -160,10 +166,12 @@ void backward(const Norm& norm, const T* inputs, const T* gradients, const float
     const Vector normed = x * load(&affine.scale[c]) + load(&affine.shift[c]);
     return Activation::gradient(normed, load(gradients + place + c));
   };
-  const std::vector<double> sums = sum_pixels(norm, [&](long place, long c) {
-    const Vector x = load(inputs + place + c), gradient = inner(x, place, c);
-    return Pair{gradient, gradient * (x - load(mean + c))};
-  });
+  const std::vector<double> sums = sum_pixels(
+      norm, [](long) { return Vector{}; },
+      [&](Vector, long place, long c) {
+        const Vector x = load(inputs + place + c), gradient = inner(x, place, c);
+        return Pair{gradient, gradient * (x - load(mean + c))};
+      });
   // Of inputs: scale * gradient + slope * x + shift, so that its mean, and that of its product with
   // the inputs, are zero.
   std::vector<float> slope(norm.channels), shift(norm.channels);
@@ -181,51 +189,41 @@ void backward(const Norm& norm, const T* inputs, const T* gradients, const float
   });
 }
 
+// body(number, activation) with a number of the precision of the maps.
 template <class Body>
-void with_activation(int activation, Body body) {
-  if (activation == 0) body(Identity());
-  if (activation == 1) body(Relu());
-  if (activation == 2) body(Silu());
-}
-
-// Both for inputs, outputs and their gradients in fp32 or bf16.
-template <class T>
-void forward(const void* inputs, const Norm& norm, int activation, void* outputs, float* mean,
-             float* variance) {
-  with_activation(activation, [&](auto kind) {
-    forward<T, decltype(kind)>(norm, static_cast<const T*>(inputs), static_cast<T*>(outputs), mean,
-                               variance);
-  });
-}
-
-template <class T>
-void backward(const void* inputs, const void* gradients, const Norm& norm, int activation,
-              const float* mean, const float* variance, void* of_inputs, float* of_weight,
-              float* of_bias) {
-  with_activation(activation, [&](auto kind) {
-    backward<T, decltype(kind)>(norm, static_cast<const T*>(inputs),
-                                static_cast<const T*>(gradients), mean, variance,
-                                static_cast<T*>(of_inputs), of_weight, of_bias);
-  });
+void with_kinds(int is_bf16, int activation, Body body) {
+  auto with_activation = [&](auto number) {
+    if (activation == 0) body(number, Identity());
+    if (activation == 1) body(number, Relu());
+    if (activation == 2) body(number, Silu());
+  };
+  is_bf16 ? with_activation(Bf16()) : with_activation(0.f);
 }
 
 }  // namespace
 
 // outputs (pixels, channels) and the statistics of inputs; activation 0 is none, 1 ReLU, 2 SiLU.
-extern "C" void norm_forward(const void* inputs, const float* weight, const float* bias,
-                             void* outputs, float* mean, float* variance, float eps, long pixels,
-                             long channels, int activation, int is_bf16) {
+extern "C" void norm_forward(const void* inputs, void* outputs, const float* weight,
+                             const float* bias, float* mean, float* variance, float eps,
+                             long pixels, long channels, int activation, int is_bf16) {
   const Norm norm{weight, bias, eps, pixels, channels};
-  auto run = is_bf16 ? forward<Bf16> : forward<float>;
-  run(inputs, norm, activation, outputs, mean, variance);
+  with_kinds(is_bf16, activation, [&](auto number, auto kind) {
+    using T = decltype(number);
+    forward<T, decltype(kind)>(norm, static_cast<const T*>(inputs), static_cast<T*>(outputs), mean,
+                               variance);
+  });
 }
 
 // The gradients of inputs, weight and bias from that of the outputs.
-extern "C" void norm_backward(const void* inputs, const void* gradients, const float* weight,
-                              const float* bias, const float* mean, const float* variance,
-                              void* of_inputs, float* of_weight, float* of_bias, float eps,
+extern "C" void norm_backward(const void* inputs, const void* gradients, void* of_inputs,
+                              const float* weight, const float* bias, const float* mean,
+                              const float* variance, float* of_weight, float* of_bias, float eps,
                               long pixels, long channels, int activation, int is_bf16) {
   const Norm norm{weight, bias, eps, pixels, channels};
-  auto run = is_bf16 ? backward<Bf16> : backward<float>;
-  run(inputs, gradients, norm, activation, mean, variance, of_inputs, of_weight, of_bias);
+  with_kinds(is_bf16, activation, [&](auto number, auto kind) {
+    using T = decltype(number);
+    backward<T, decltype(kind)>(norm, static_cast<const T*>(inputs),
+                                static_cast<const T*>(gradients), mean, variance,
+                                static_cast<T*>(of_inputs), of_weight, of_bias);
+  });
 }

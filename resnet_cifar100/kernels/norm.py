@@ -6,26 +6,25 @@ six times and writes it twice, for the activation's gradient follows from the no
 """
 
 import ctypes
+from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
-from resnet_cifar100.kernels.build import lanes, load_kernels, pointer
+from resnet_cifar100.kernels.build import in_vectors, load_kernels, pointer, takes_maps
 
-ACTIVATIONS = ("identity", "relu", "silu")  # as norm.cpp numbers them
-DTYPES = (torch.float32, torch.bfloat16)
-
-
-def takes_channels(channels: int) -> bool:
-    """Whether the kernel can normalise so many channels: whole vectors of them."""
-    return channels % lanes() == 0
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {  # in the order of norm.cpp's numbers
+    "identity": lambda x: x,
+    "relu": F.relu,
+    "silu": F.silu,
+}
 
 
 def takes(x: Tensor) -> bool:
-    """Whether the kernel can normalise maps such as `x`, (N,C,H,W), but for their channels."""
-    has_variance = x.numel() > x.shape[1]  # with one pixel the library says what is wrong
-    return x.device.type == "cpu" and x.dtype in DTYPES and has_variance
+    """Whether the kernel normalises `x`, (N,C,H,W), in vectors; a single pixel has no variance."""
+    return takes_maps(x) and x.numel() > x.shape[1]
 
 
 @torch.library.custom_op("resnet_cifar100::normalise", mutates_args=(), device_types="cpu")
@@ -41,7 +40,7 @@ def normalise(
     """
     x = x.contiguous(memory_format=torch.channels_last)
     outputs, mean, variance = _empty_outputs(x, weight, bias, eps, activation)
-    _call("norm_forward", (x, weight, bias, outputs, mean, variance), x, eps, activation)
+    _call("norm_forward", [x, outputs], [weight, bias, mean, variance], eps, activation)
     return outputs, mean, variance
 
 
@@ -50,7 +49,8 @@ def _empty_outputs(
     x: Tensor, weight: Tensor, bias: Tensor, eps: float, activation: str
 ) -> tuple[Tensor, Tensor, Tensor]:
     outputs = torch.empty_like(x, memory_format=torch.channels_last)
-    return outputs, torch.empty_like(weight), torch.empty_like(weight)
+    mean, variance = (x.new_empty(x.shape[1], dtype=torch.float32) for _ in range(2))
+    return outputs, mean, variance
 
 
 @torch.library.custom_op("resnet_cifar100::norm_gradients", mutates_args=(), device_types="cpu")
@@ -73,44 +73,34 @@ def gradients(
         raise ValueError(f"gradients {tuple(gradient.shape)} do not fit {tuple(x.shape)}")
     x = x.contiguous(memory_format=torch.channels_last)
     gradient = gradient.contiguous(memory_format=torch.channels_last)
-    found = _empty_gradients(x, gradient, weight, bias, mean, variance, eps, activation)
-    _call(
-        "norm_backward",
-        (x, gradient, weight, bias, mean, variance, *found),
-        x,
-        eps,
-        activation,
-    )
-    return found  # type: ignore[no-any-return]
+    of_x, of_weight, of_bias = _empty_gradients(x)
+    of_channels = [weight, bias, mean, variance, of_weight, of_bias]
+    _call("norm_backward", [x, gradient, of_x], of_channels, eps, activation)
+    return of_x, of_weight, of_bias
 
 
 @gradients.register_fake
-def _empty_gradients(
-    x: Tensor,
-    gradient: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    mean: Tensor,
-    variance: Tensor,
-    eps: float,
-    activation: str,
-) -> tuple[Tensor, Tensor, Tensor]:
+def _empty_gradients(x: Tensor, *_: object) -> tuple[Tensor, Tensor, Tensor]:
     of_x = torch.empty_like(x, memory_format=torch.channels_last)
-    return of_x, torch.empty_like(weight), torch.empty_like(bias)
+    of_weight, of_bias = (x.new_empty(x.shape[1], dtype=torch.float32) for _ in range(2))
+    return of_x, of_weight, of_bias
 
 
 def _call(
-    function: str, tensors: tuple[Tensor, ...], x: Tensor, eps: float, activation: str
+    function: str, maps: list[Tensor], of_channels: list[Tensor], eps: float, activation: str
 ) -> None:
+    """Call it with maps (N,C,H,W), the first the inputs, and values of each channel, (C,)."""
+    x = maps[0]
     channels = x.shape[1]
-    of_channels = [tensor for tensor in tensors if tensor.ndim == 1]
-    fits = all(len(one) == channels and one.dtype == torch.float32 for one in of_channels)
-    if not (x.ndim == 4 and takes(x) and takes_channels(channels) and fits):
+    fits = all(one.shape == (channels,) and one.dtype == torch.float32 for one in of_channels)
+    if not (fits and takes(x) and in_vectors(channels)):
         raise ValueError(f"no kernel of {x.dtype} for {tuple(x.shape)}")
-    number, is_bf16 = ACTIVATIONS.index(activation), x.dtype == torch.bfloat16
+    number, is_bf16 = list(ACTIVATIONS).index(activation), int(x.dtype == torch.bfloat16)
     sizes = (ctypes.c_long(x.numel() // channels), ctypes.c_long(channels))
-    pointers = map(pointer, tensors)
-    getattr(load_kernels(), function)(*pointers, ctypes.c_float(eps), *sizes, number, int(is_bf16))
+    tensors = [*maps, *(one.contiguous() for one in of_channels)]
+    getattr(load_kernels(), function)(
+        *map(pointer, tensors), ctypes.c_float(eps), *sizes, number, is_bf16
+    )
 
 
 def _keep_for_backward(

@@ -16,7 +16,7 @@
 
 #include "vectors.h"
 
-#if defined(__AMX_BF16__)
+#if defined(__AMX_BF16__) && defined(__linux__)
 
 #include <immintrin.h>
 #include <sys/syscall.h>
@@ -137,6 +137,7 @@ void pair_places(Walk walk, long channels, Bf16* to) {
 
 // Adds to the sums of SIDE x SIDE channels, in four tiles, the products over a block of places.
 void add_products(const Bf16* inputs, long step, const Bf16* gradients, float* sums) {
+  asm volatile("" ::: "memory");
   _tile_loadd(0, sums, 64);
   _tile_loadd(1, sums + TILE, 64);
   _tile_loadd(2, sums + 2 * TILE, 64);
@@ -183,17 +184,21 @@ extern "C" void tiles_weight_gradient(const Bf16* inputs, const Bf16* gradients,
   const long step = ((BLOCK + (filter - 1) * (columns + 1) + SIDE - 1) / SIDE | 1) * SIDE;
   const long size = taps * in * out;
   const std::vector<Bf16> zeros(std::max(in, out));
-  Buffer<float> sums = allocate<float>(omp_get_max_threads() * size);
-#pragma omp parallel
+  const long places = images * rows * columns;
+  // Where a thread would have few blocks, its own sums would cost more than it saves.
+  const long most = std::min<long>(omp_get_max_threads(), (places + 4 * BLOCK - 1) / (4 * BLOCK));
+  Buffer<float> sums = allocate<float>(most * size);
+#pragma omp parallel num_threads(most)
   {
     const Shape shape;
+    asm volatile("" ::: "memory");  // the intrinsics do not say all that they read
     _tile_loadconfig(&shape);
     const long threads = omp_get_num_threads();
     float* own = sums.get() + omp_get_thread_num() * size;
     std::fill(own, own + size, 0.f);
     Buffer<Bf16> transposed = allocate<Bf16>(in * step), paired = allocate<Bf16>(out * BLOCK);
 #pragma omp for schedule(static)
-    for (long place = 0; place < images * rows * columns; place += BLOCK) {
+    for (long place = 0; place < places; place += BLOCK) {
       transpose_places(Walk(from, zeros.data(), place), in, step, step, transposed.get());
       pair_places(Walk(to, zeros.data(), place), out, paired.get());
       float* sum = own;

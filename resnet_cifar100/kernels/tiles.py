@@ -1,6 +1,6 @@
 """Convolutions in bf16 on a CPU with matrix tiles (Intel's AMX), with a faster gradient.
 
-There PyTorch's library takes two to nine times as long for the gradient of the filters as for the
+There PyTorch's library takes up to nine times as long for the gradient of the filters as for the
 outputs, though both are as many products (docs/log.md). tiles.cpp computes it with tiles of its
 own, and keeps it in fp32; outputs and the gradient of the inputs are the library's.
 """
@@ -10,6 +10,12 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
 from resnet_cifar100.kernels.build import load_kernels, pointer
+from resnet_cifar100.kernels.convolution import (
+    check_gradient,
+    empty_filters,
+    empty_outputs,
+    keep_for_backward,
+)
 
 SIDE = 32  # channels in a group of tiles
 MIN_CHANNELS = 64  # of inputs: for fewer, bringing them into the order of tiles costs too much
@@ -35,11 +41,7 @@ def convolve(x: Tensor, weight: Tensor, padding: int) -> Tensor:
     return torch.conv2d(x, weight.bfloat16(), padding=padding)
 
 
-@convolve.register_fake
-def _empty_outputs(x: Tensor, weight: Tensor, padding: int) -> Tensor:
-    growth = 2 * padding - weight.shape[2] + 1
-    shape = (len(x), len(weight), x.shape[2] + growth, x.shape[3] + growth)
-    return x.new_empty(shape).contiguous(memory_format=torch.channels_last)
+convolve.register_fake(empty_outputs)
 
 
 @torch.library.custom_op(
@@ -51,10 +53,8 @@ def weight_gradient(x: Tensor, gradient: Tensor, padding: int, kernel: int) -> T
     Raises:
         ValueError: for what the kernel does not take.
     """
+    check_gradient(x, gradient, padding, kernel)
     images, channels, height, width = x.shape
-    growth = 2 * padding - kernel + 1
-    if (images, height + growth, width + growth) != (len(gradient), *gradient.shape[2:]):
-        raise ValueError(f"gradients {tuple(gradient.shape)} do not fit {tuple(x.shape)}")
     is_bf16 = all(tensor.dtype == torch.bfloat16 for tensor in (x, gradient))
     fits = channels % SIDE == 0 == gradient.shape[1] % SIDE and 0 <= padding < kernel
     if not is_bf16 or not fits or min(*x.shape, *gradient.shape) < 1:
@@ -63,23 +63,13 @@ def weight_gradient(x: Tensor, gradient: Tensor, padding: int, kernel: int) -> T
         raise ValueError("this processor has no matrix tiles")
     x = x.contiguous(memory_format=torch.channels_last)
     gradient = gradient.contiguous(memory_format=torch.channels_last)
-    filters = _empty_filters(x, gradient, padding, kernel)
+    filters = empty_filters(x, gradient, padding, kernel)
     sizes = (images, height, width, channels, gradient.shape[1], padding, kernel)
     load_kernels().tiles_weight_gradient(*map(pointer, (x, gradient, filters)), *sizes)
-    return filters  # type: ignore[no-any-return]
+    return filters
 
 
-@weight_gradient.register_fake
-def _empty_filters(x: Tensor, gradient: Tensor, padding: int, kernel: int) -> Tensor:
-    shape = (kernel, kernel, x.shape[1], gradient.shape[1])
-    return x.new_empty(shape, dtype=torch.float32).permute(3, 2, 0, 1)
-
-
-def _keep_for_backward(
-    ctx: FunctionCtx, inputs: tuple[Tensor, Tensor, int], output: Tensor
-) -> None:
-    ctx.save_for_backward(*inputs[:2])
-    ctx.padding = inputs[2]  # type: ignore[attr-defined]
+weight_gradient.register_fake(empty_filters)
 
 
 def _backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
@@ -97,4 +87,4 @@ def _backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, Tensor
     return of_x, of_weight, None
 
 
-convolve.register_autograd(_backward, setup_context=_keep_for_backward)
+convolve.register_autograd(_backward, setup_context=keep_for_backward)

@@ -33,10 +33,10 @@ INLINE Vector load(const Bf16* from) {
   return (Vector)(__builtin_convertvector(upper, Bits) << 16);
 }
 
-// Rounds to the nearest, in a tie to the even one.
+// Rounds to the nearest, in a tie to the even one; what is not a number stays so.
 INLINE void store(Bf16* to, Vector values) {
   Bits bits = (Bits)values;
-  bits += 0x7fff + (bits >> 16 & 1);
+  bits = values == values ? bits + 0x7fff + (bits >> 16 & 1) : Bits{} + 0x7fc00000;
   *reinterpret_cast<Half*>(to) = __builtin_convertvector(bits >> 16, Half);
 }
 

@@ -12,21 +12,23 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
-from resnet_cifar100.kernels.build import lanes, load_kernels, pointer
+from resnet_cifar100.kernels.build import in_vectors, load_kernels, pointer
+from resnet_cifar100.kernels.convolution import (
+    check_gradient,
+    empty_filters,
+    empty_outputs,
+    keep_for_backward,
+    output_size,
+)
 
 TILES = (4, 3)  # sides of the tiles that the kernel knows, for filters of 2x2 and 3x3
 MIN_SIDE = 3  # pixels of a map of outputs; a smaller one is mostly the padding of its tile
 MIN_TILES = 32  # in a batch; for fewer, transforming the filters costs too much
 
 
-def takes_channels(in_channels: int, out_channels: int) -> bool:
-    """Whether the kernel can multiply filters of so many channels: whole vectors of them."""
-    return in_channels % lanes() == 0 == out_channels % lanes()
-
-
 def is_faster(x: Tensor, kernel: int, padding: int) -> bool:
     """Whether a convolution of `x`, (N,C,H,W), gains by it; where not, it is the library's."""
-    height, width = _output_size(x, kernel, padding)
+    height, width = output_size(x, kernel, padding)
     is_large = min(height, width) >= MIN_SIDE and len(x) * _tiles(height, width, 4) >= MIN_TILES
     return is_large and x.dtype == torch.float32 and x.device.type == "cpu"
 
@@ -42,15 +44,12 @@ def convolve(x: Tensor, weight: Tensor, padding: int) -> Tensor:
         raise ValueError(f"filters {tuple(weight.shape)} do not fit {tuple(x.shape)}")
     x = x.contiguous(memory_format=torch.channels_last)
     filters = weight.permute(2, 3, 1, 0).contiguous()
-    outputs = _empty_outputs(x, weight, padding)
+    outputs = empty_outputs(x, weight, padding)
     _call("winograd_convolve", x, filters, outputs, outputs, padding, weight.shape[2])
-    return outputs  # type: ignore[no-any-return]
+    return outputs
 
 
-@convolve.register_fake
-def _empty_outputs(x: Tensor, weight: Tensor, padding: int) -> Tensor:
-    shape = (len(x), len(weight), *_output_size(x, weight.shape[2], padding))
-    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+convolve.register_fake(empty_outputs)
 
 
 @torch.library.custom_op(
@@ -62,18 +61,15 @@ def weight_gradient(x: Tensor, gradient: Tensor, padding: int, kernel: int) -> T
     Raises:
         ValueError: for what the kernel does not take.
     """
-    if gradient.shape[2:] != _output_size(x, kernel, padding) or len(gradient) != len(x):
-        raise ValueError(f"gradients {tuple(gradient.shape)} do not fit {tuple(x.shape)}")
+    check_gradient(x, gradient, padding, kernel)
     x = x.contiguous(memory_format=torch.channels_last)
     gradient = gradient.contiguous(memory_format=torch.channels_last)
-    filters = _empty_filters(x, gradient, padding, kernel)
+    filters = empty_filters(x, gradient, padding, kernel)
     _call("winograd_weight_gradient", x, gradient, filters, gradient, padding, kernel)
-    return filters  # type: ignore[no-any-return]
+    return filters
 
 
-@weight_gradient.register_fake
-def _empty_filters(x: Tensor, gradient: Tensor, padding: int, kernel: int) -> Tensor:
-    return x.new_empty(kernel, kernel, x.shape[1], gradient.shape[1]).permute(3, 2, 0, 1)
+weight_gradient.register_fake(empty_filters)
 
 
 def _call(
@@ -87,7 +83,7 @@ def _call(
 ) -> None:
     images, channels, height, width = x.shape
     is_fp32 = all(tensor.dtype == torch.float32 for tensor in (x, second))
-    is_known = kernel in (2, 3) and takes_channels(channels, outputs.shape[1])
+    is_known = kernel in (2, 3) and in_vectors(channels, outputs.shape[1])
     if not is_fp32 or not is_known or min(outputs.shape) < 1:
         raise ValueError(f"no kernel of {x.dtype} for {tuple(x.shape)}, filters of {kernel}")
     tile = best_tile(outputs.shape[2], outputs.shape[3], kernel)
@@ -101,20 +97,8 @@ def best_tile(height: int, width: int, kernel: int) -> int:
     return min(TILES, key=lambda side: _tiles(height, width, side) * (side + kernel - 1) ** 2)
 
 
-def _output_size(x: Tensor, kernel: int, padding: int) -> tuple[int, int]:
-    growth = 2 * padding - kernel + 1
-    return x.shape[2] + growth, x.shape[3] + growth
-
-
 def _tiles(height: int, width: int, side: int) -> int:
     return -(-height // side) * -(-width // side)
-
-
-def _keep_for_backward(
-    ctx: FunctionCtx, inputs: tuple[Tensor, Tensor, int], output: Tensor
-) -> None:
-    ctx.save_for_backward(*inputs[:2])
-    ctx.padding = inputs[2]  # type: ignore[attr-defined]
 
 
 def _backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
@@ -129,4 +113,4 @@ def _backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, Tensor
     return of_x, of_weight, None
 
 
-convolve.register_autograd(_backward, setup_context=_keep_for_backward)
+convolve.register_autograd(_backward, setup_context=keep_for_backward)

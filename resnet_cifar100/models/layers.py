@@ -3,18 +3,14 @@
 In evaluation they are the library's: what is measured is the network as others run it.
 """
 
-from collections.abc import Callable
+from typing import TypeGuard
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from resnet_cifar100.kernels import norm, tiles, winograd
-
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "identity": lambda x: x,
-    "relu": F.relu,
-    "silu": F.silu,
-}
+from resnet_cifar100.kernels import norm, pool, tiles, winograd
+from resnet_cifar100.kernels.build import in_vectors
 
 
 class FastConv2d(nn.Conv2d):
@@ -37,13 +33,20 @@ class FastConv2d(nn.Conv2d):
 
 
 class FastBatchNorm2d(nn.BatchNorm2d):
-    """The library's; after `use_kernels` `normalise` trains it together with what follows it."""
+    """The library's, but in training after `use_kernels`; see `normalise` for what follows it."""
 
     uses_kernel = False
     running_mean: Tensor
     running_var: Tensor
     num_batches_tracked: Tensor
     momentum: float
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N,C,H,W) -> (N,C,H,W)."""
+        return self.train_with("identity", x) if _is_fast(self, x) else super().forward(x)
 
     def train_with(self, activation: str, x: Tensor) -> Tensor:
         """Return the activated norm of `x`, (N,C,H,W), and move the running statistics."""
@@ -56,23 +59,32 @@ class FastBatchNorm2d(nn.BatchNorm2d):
 
 
 def normalise(layer: nn.Module, x: Tensor, activation: str) -> Tensor:
-    """Return one of ACTIVATIONS of the norm `layer` of `x`, (N,C,H,W)."""
-    if (
-        isinstance(layer, FastBatchNorm2d)
-        and layer.training
-        and layer.uses_kernel
-        and norm.takes(x)
-    ):
+    """Return relu or silu of the norm `layer` of `x`, (N,C,H,W); in training, in one kernel."""
+    if _is_fast(layer, x):
         return layer.train_with(activation, x)
-    return ACTIVATIONS[activation](layer(x))
+    return norm.ACTIVATIONS[activation](layer(x))
 
 
-def use_kernels(model: nn.Module) -> None:
-    """Let the layers of `model` train with the kernels of `kernels/` where these are faster."""
+def pool_and_normalise(layer: nn.Module, x: Tensor, activation: str) -> Tensor:
+    """Return the same of the highest of 2x2 pixels of `x`: (N,C,H,W) -> (N,C,H/2,W/2)."""
+    pooled = pool.max_pool(x) if _is_fast(layer, x) else F.max_pool2d(x, 2)
+    return normalise(layer, pooled, activation)
+
+
+def _is_fast(layer: nn.Module, x: Tensor) -> TypeGuard[FastBatchNorm2d]:
+    is_switched = isinstance(layer, FastBatchNorm2d) and layer.uses_kernel and layer.training
+    return is_switched and norm.takes(x)
+
+
+def use_kernels(model: nn.Module, dtype: torch.dtype) -> None:
+    """Let the layers of `model` train with the kernels of `kernels/` where these are faster.
+
+    `dtype` is the precision in which it is trained; the weights are in fp32.
+    """
     for module in model.modules():
         if isinstance(module, FastConv2d):
             channels = (module.in_channels, module.out_channels)
-            module.uses_winograd = winograd.takes_channels(*channels)
-            module.uses_tiles = tiles.takes_channels(*channels)
+            module.uses_winograd = dtype == torch.float32 and in_vectors(*channels)
+            module.uses_tiles = dtype == torch.bfloat16 and tiles.takes_channels(*channels)
         elif isinstance(module, FastBatchNorm2d):
-            module.uses_kernel = norm.takes_channels(module.num_features)
+            module.uses_kernel = in_vectors(module.num_features)

@@ -87,7 +87,7 @@ class BasicBlockV1(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N,C,H,W) -> (N,D,H/stride,W/stride)."""
         residual = normalise(self.norm1, self.conv1(x), "relu")
-        residual = self.tail(normalise(self.norm2, self.conv2(residual), "identity"))
+        residual = self.tail(self.norm2(self.conv2(residual)))
         return F.relu(residual + self.shortcut(x))
 
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from resnet_cifar100.models.layers import FastBatchNorm2d, FastConv2d, normalise
+from resnet_cifar100.models.layers import FastBatchNorm2d, FastConv2d, normalise, pool_and_normalise
 from resnet_cifar100.models.small_map import SmallMapConv2d
 
 STEM_WIDTH = 24  # 12 directions of a 2x2 patch of 3 channels, and their opposites
@@ -39,7 +39,7 @@ class PooledGroup(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the features at half the size."""
-        x = normalise(self.norm1, F.max_pool2d(self.conv1(x), 2), "silu")
+        x = pool_and_normalise(self.norm1, self.conv1(x), "silu")
         residual = normalise(self.norm2, self.conv2(x), "silu")
         return x + normalise(self.norm3, self.conv3(residual), "silu")
 

@@ -1,3 +1,5 @@
+import os
+
 import pytest
 
 from resnet_cifar100.kernels import build
@@ -9,4 +11,23 @@ def fresh_kernels(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     build.load_kernels.cache_clear()
     yield tmp_path / "resnet-cifar100"
+    build.load_kernels.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def kept_kernels(tmp_path_factory):
+    """Return where kernels are kept that were compiled in another way, for all tests."""
+    base = tmp_path_factory.getbasetemp()
+    is_worker = "PYTEST_XDIST_WORKER" in os.environ  # whose folder lies in that of the whole run
+    return (base.parent if is_worker else base) / "kernels"
+
+
+@pytest.fixture(params=[(8, "-mno-avx512f"), (16, "-D__AVX512F__")], ids=["avx2", "avx512"])
+def vectors(request, kept_kernels, monkeypatch):
+    """Use kernels with so many lanes, which the compiler emulates where there are fewer."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(kept_kernels))
+    monkeypatch.setattr(build, "COMPILER", (*build.COMPILER, request.param[1]))
+    build.load_kernels.cache_clear()
+    assert build.load_kernels().lanes() == request.param[0]
+    yield
     build.load_kernels.cache_clear()

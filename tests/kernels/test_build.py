@@ -72,7 +72,7 @@ def test_it_is_compiled_once_and_anew_where_the_kept_one_is_damaged(
     damaged.write_bytes(kept.read_bytes()[:100])
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other"))
     build.load_kernels.cache_clear()
-    assert build.lanes() in (8, 16)
+    assert build.load_kernels().lanes() in (8, 16)
     assert len(compiled) == 2
     assert damaged.read_bytes() == kept.read_bytes()
 
@@ -82,5 +82,5 @@ def test_where_nothing_can_be_kept_it_works_all_the_same(fresh_kernels, compiled
     fresh_kernels.write_text("a file where the folder would be")
     for _ in range(2):
         build.load_kernels.cache_clear()
-        assert build.lanes() in (8, 16)
+        assert build.load_kernels().lanes() in (8, 16)
     assert len(compiled) == 2

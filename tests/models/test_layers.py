@@ -6,11 +6,12 @@ import torch
 import torch.nn.functional as F
 
 from resnet_cifar100.kernels import norm, tiles, winograd
+from resnet_cifar100.models import layers
 from resnet_cifar100.models.layers import (
-    ACTIVATIONS,
     FastBatchNorm2d,
     FastConv2d,
     normalise,
+    pool_and_normalise,
     use_kernels,
 )
 from tests.kernels.machine import needs_kernel
@@ -21,9 +22,10 @@ from tests.states import begun
 def calls(monkeypatch):
     """Return the names of the kernels that were called; none computes anything."""
     made = []
+    for module, name in ((layers, "in_vectors"), (tiles, "takes_channels")):
+        monkeypatch.setattr(module, name, lambda *channels: channels != (5, 6))
     for kernel in (winograd, tiles):
         name = kernel.__name__.split(".")[-1]
-        monkeypatch.setattr(kernel, "takes_channels", lambda *channels: channels != (5, 6))
         monkeypatch.setattr(kernel, "convolve", lambda *_, name=name: made.append(name))
     return made
 
@@ -43,21 +45,23 @@ def test_a_convolution_is_the_library_s_until_it_is_switched_on_and_in_evaluatio
 
     dtypes = (torch.float32, torch.bfloat16)
     assert [len(calls_of_a_pass(dtype)) for dtype in dtypes] == [0, 0]
-    use_kernels(model)
-    assert [calls_of_a_pass(dtype).copy() for dtype in dtypes] == [["winograd"], ["tiles"]]
-    model.eval()
-    assert [len(calls_of_a_pass(dtype)) for dtype in dtypes] == [0, 0]
+    for dtype, name in zip(dtypes, ("winograd", "tiles"), strict=True):
+        model.train()
+        use_kernels(model, dtype)
+        assert calls_of_a_pass(dtype) == [name]
+        model.eval()
+        assert calls_of_a_pass(dtype) == []
     assert torch.equal(model[0](inputs[0]), F.conv2d(inputs[0], model[0].weight, padding=1))
 
 
 @needs_kernel
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
-@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("activation", norm.ACTIVATIONS)
 def test_a_norm_trains_as_the_library_s_does(activation, dtype):
     torch.manual_seed(0)
     ours = FastBatchNorm2d(32)
     theirs = copy.deepcopy(ours)
-    use_kernels(ours)
+    use_kernels(ours, dtype)
     assert ours.uses_kernel
     bound = 1e-5 if dtype == torch.float32 else 2e-2
     for _ in range(3):
@@ -73,11 +77,30 @@ def test_a_norm_trains_as_the_library_s_does(activation, dtype):
 
 
 @needs_kernel
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+def test_pooling_before_a_norm_is_the_library_s(dtype):
+    torch.manual_seed(0)
+    ours = FastBatchNorm2d(32)
+    theirs = copy.deepcopy(ours)
+    use_kernels(ours, dtype)
+    x = torch.randn(8, 32, 7, 6).to(dtype)
+    found, gradients = [], []
+    for layer in (ours, theirs):
+        inputs = x.clone().requires_grad_()
+        found.append(pool_and_normalise(layer, inputs, "silu"))
+        found[-1].float().square().sum().backward()
+        gradients.append(inputs.grad)
+    bound = 1e-5 if dtype == torch.float32 else 2e-2
+    for one, other in (found, gradients):
+        assert (one - other).norm() <= bound * other.norm()
+
+
+@needs_kernel
 def test_a_norm_is_the_library_s_where_the_kernel_does_not_take_it(monkeypatch):
     monkeypatch.setattr(norm, "normalise", None)
     odd, layer = FastBatchNorm2d(20), FastBatchNorm2d(32)
     for one in (odd, layer):
-        use_kernels(one)
+        use_kernels(one, torch.float32)
     assert not odd.uses_kernel
     assert normalise(odd, torch.randn(2, 20, 3, 3), "relu").min() == 0
     assert normalise(layer.double(), torch.randn(2, 32, 3, 3).double(), "relu").min() == 0
