@@ -1,5 +1,5 @@
 // The products of matrices in panels of PANEL columns, as many rows at a time as the registers
-// hold.
+// hold. What is summed over comes in units: a number in fp32, or two in bf16 next to each other.
 
 #pragma once
 
@@ -12,15 +12,45 @@ namespace {
 constexpr int PANEL = 2 * LANES;
 constexpr int MOST_ROWS = LANES == 16 ? 12 : 6;  // sums of two vectors a row fit the registers
 
+typedef uint32_t Pair;  // in bf16, the first number in the lower half
+template <class Unit>
+constexpr int PER_UNIT = 1;
+template <>
+constexpr int PER_UNIT<Pair> = 2;
+
+INLINE Bits load(const Pair* from) { return (Bits)load(reinterpret_cast<const float*>(from)); }
+
+// A vector's numbers into units of their own, as number `place` in each; the places come in order.
+INLINE void put_apart(float* to, Vector values, int) { store(to, values); }
+INLINE void put_apart(Pair* to, Vector values, int place) {
+  const Bits bits = __builtin_convertvector(to_bf16(values), Bits);
+  store(reinterpret_cast<float*>(to), (Vector)(place ? load(to) | bits << 16 : bits));
+}
+
+// A vector's numbers one after the other.
+INLINE void put_along(float* to, Vector values) { store(to, values); }
+INLINE void put_along(Pair* to, Vector values) { store(reinterpret_cast<Bf16*>(to), values); }
+
+INLINE Vector multiply_add(float unit, Vector units, Vector sum) { return sum + unit * units; }
+INLINE Vector multiply_add(Pair unit, Bits units, Vector sum) {
+#ifdef __AVX512BF16__
+  if constexpr (LANES == 16)
+    return (Vector)_mm512_dpbf16_ps((__m512)sum, (__m512bh)(Bits{} + unit), (__m512bh)units);
+#endif
+  const Bits other = Bits{} + unit, upper = Bits{} + 0xffff0000;
+  sum += (Vector)(other << 16) * (Vector)(units << 16);
+  return sum + (Vector)(other & upper) * (Vector)(units & upper);
+}
+
 // sums[r][..] += values[r * row_step] * panel[..] for R rows and the two vectors of a panel.
-template <int R>
-INLINE void multiply_add(const float* values, int row_step, const float* panel,
+template <int R, class Unit>
+INLINE void multiply_add(const Unit* values, int row_step, const Unit* panel,
                          Vector (&sums)[R][2]) {
-  Vector first = load(panel), second = load(panel + LANES);
+  const auto first = load(panel), second = load(panel + LANES);
 #pragma GCC unroll 16
   for (int r = 0; r < R; r++) {
-    sums[r][0] += values[r * row_step] * first;
-    sums[r][1] += values[r * row_step] * second;
+    sums[r][0] = multiply_add(values[r * row_step], first, sums[r][0]);
+    sums[r][1] = multiply_add(values[r * row_step], second, sums[r][1]);
   }
 }
 
@@ -33,17 +63,18 @@ INLINE void store_rows(const Vector (&sums)[R][2], float* to) {
   }
 }
 
-// At one point, for one panel of outputs: (tiles, C), its panels `panel_step` apart, times
+// At one point, for one panel of outputs: (tiles, C), its panels `panel_step` units apart, times
 // (C, PANEL), R tiles at a time.
-template <int R>
-void multiply_tiles(const float* tiles, long panel_step, const float* filters, long channels,
+template <int R, class Unit>
+void multiply_tiles(const Unit* tiles, long panel_step, const Unit* filters, long channels,
                     int count, float* to) {
-  for (; count >= R; count -= R, tiles += R * PANEL, to += R * PANEL) {
+  constexpr int ROW = PANEL / PER_UNIT<Unit>;
+  for (; count >= R; count -= R, tiles += R * ROW, to += R * PANEL) {
     Vector sums[R][2] = {};
-    const float *values = tiles, *panel = filters;
-    for (long left = channels; left > 0; left -= PANEL, values += panel_step)
-      for (int c = 0; c < std::min<long>(left, PANEL); c++, panel += PANEL)
-        multiply_add<R>(values + c, PANEL, panel, sums);
+    const Unit *values = tiles, *panel = filters;
+    for (long left = channels / PER_UNIT<Unit>; left > 0; left -= ROW, values += panel_step)
+      for (int c = 0; c < std::min<long>(left, ROW); c++, panel += PANEL)
+        multiply_add<R>(values + c, ROW, panel, sums);
     store_rows<R>(sums, to);
   }
   if constexpr (R > 1) {
@@ -52,9 +83,9 @@ void multiply_tiles(const float* tiles, long panel_step, const float* filters, l
 }
 
 // At one point, for R channels of the inputs and a panel of gradients: sums (R, PANEL) += the
-// transpose of (tiles, R) times (tiles, PANEL).
-template <int R>
-void multiply_channels(const float* inputs, const float* gradients, int count, float* sums) {
+// transpose of (tiles, R) times (tiles, PANEL), for `count` units of tiles.
+template <int R, class Unit>
+void multiply_channels(const Unit* inputs, const Unit* gradients, int count, float* sums) {
   Vector rows[R][2];
 #pragma GCC unroll 16
   for (int r = 0; r < R; r++) {
@@ -67,7 +98,8 @@ void multiply_channels(const float* inputs, const float* gradients, int count, f
 }
 
 // The same for a panel of the inputs, in three parts that fit the registers.
-void multiply_panels(const float* inputs, const float* gradients, int count, float* sums) {
+template <class Unit>
+void multiply_panels(const Unit* inputs, const Unit* gradients, int count, float* sums) {
   constexpr int A = (PANEL + 2) / 3, B = (PANEL + 1) / 3, C = PANEL / 3;
   static_assert(A <= MOST_ROWS && A + B + C == PANEL);
   multiply_channels<A>(inputs, gradients, count, sums);

@@ -20,8 +20,8 @@ INLINE void unroll(Body body) {
 }
 
 // The matrices of one dimension, after Lavin and Gray 2015, section 4: polynomials evaluated at
-// SIDE points, of which the last is infinity.
-constexpr float AT[] = {0, 1, -1, 2, -2};
+// SIDE points, of which the last is infinity. These lose half as many digits as 0, 1, -1, 2, -2.
+constexpr float AT[] = {0, 0.75, -0.75, 1.5, -1.5};
 
 template <int R, int C>
 struct Matrix {
@@ -55,7 +55,7 @@ template <int SIDE>
 constexpr Matrix<SIDE, SIDE> products() {
   Matrix<SIDE, SIDE> matrix{};
   for (int i = 0; i < SIDE; i++) {
-    float (&row)[SIDE] = matrix.values[i];
+    float(&row)[SIDE] = matrix.values[i];
     row[0] = 1;
     for (int j = 0; j < SIDE - 1; j++) {
       if (j == i) continue;
@@ -91,30 +91,32 @@ INLINE Vector row_times(const Vector* x, int step) {
   return sum;
 }
 
-// y = matrix times x.
+// y = matrix times x; put(i, y[i]).
 template <class Of>
 struct Forth {
   static constexpr int FROM = Of::MATRIX.COLUMNS, TO = Of::MATRIX.ROWS;
 
-  INLINE static void apply(const Vector* x, int step, Vector* y, int out_step) {
+  template <class Put>
+  INLINE static void apply(const Vector* x, int step, Put put) {
     unroll<TO>([&](auto i) __attribute__((always_inline)) {
       if constexpr (Of::MATRIX.is_pair(i)) {
         Vector even = row_times<Of, i, 0, 2>(x, step), odd = row_times<Of, i, 1, 2>(x, step);
-        y[i * out_step] = even + odd;
-        y[(i + 1) * out_step] = even - odd;
+        put(i, even + odd);
+        put(i + 1, even - odd);
       } else if constexpr (i == 0 || !Of::MATRIX.is_pair(i - 1)) {
-        y[i * out_step] = row_times<Of, i, 0, 1>(x, step);
+        put(i, row_times<Of, i, 0, 1>(x, step));
       }
     });
   }
 };
 
-// y = transpose of matrix times x.
+// y = transpose of matrix times x; put(i, y[i]).
 template <class Of>
 struct Back {
   static constexpr int FROM = Of::MATRIX.ROWS, TO = Of::MATRIX.COLUMNS;
 
-  INLINE static void apply(const Vector* x, int step, Vector* y, int out_step) {
+  template <class Put>
+  INLINE static void apply(const Vector* x, int step, Put put) {
     Vector sums[TO] = {};
     unroll<FROM>([&](auto i) __attribute__((always_inline)) {
       if constexpr (i > 0 && Of::MATRIX.is_pair(i - 1)) return;
@@ -128,18 +130,21 @@ struct Back {
         if constexpr (value != 0) sums[j] += value * (j % 2 ? odd : even);
       });
     });
-    unroll<TO>([&](auto j) __attribute__((always_inline)) { y[j * out_step] = sums[j]; });
+    unroll<TO>([&](auto j) __attribute__((always_inline)) { put(j, sums[j]); });
   }
 };
 
-// Both dimensions: (FROM, FROM) values to (TO, TO), each `step` and `out_step` apart.
-template <class Transform>
-INLINE void transform(const Vector* from, int step, Vector* to, int out_step) {
+// Both dimensions: (FROM, FROM) values, each `step` apart, to (TO, TO), of which put takes one
+// after the other: its place and value.
+template <class Transform, class Put>
+INLINE void transform(const Vector* from, int step, Put put) {
   constexpr int FROM = Transform::FROM, TO = Transform::TO;
   Vector columns[TO * FROM];
-  for (int j = 0; j < FROM; j++) Transform::apply(from + j * step, FROM * step, columns + j, FROM);
+  for (int j = 0; j < FROM; j++)
+    Transform::apply(from + j * step, FROM * step,
+                     [&](int i, Vector y) { columns[FROM * i + j] = y; });
   for (int i = 0; i < TO; i++)
-    Transform::apply(columns + FROM * i, 1, to + TO * i * out_step, out_step);
+    Transform::apply(columns + FROM * i, 1, [&](int j, Vector y) { put(TO * i + j, y); });
 }
 
 }  // namespace

@@ -6,6 +6,10 @@
 #include <memory>
 #include <new>
 
+#ifdef __AVX512BF16__
+#include <immintrin.h>
+#endif
+
 #if defined(__AVX512F__)
 constexpr int LANES = 16;
 #elif defined(__AVX2__) && defined(__FMA__)
@@ -34,11 +38,16 @@ INLINE Vector load(const Bf16* from) {
 }
 
 // Rounds to the nearest, in a tie to the even one; what is not a number stays so.
-INLINE void store(Bf16* to, Vector values) {
+INLINE Half to_bf16(Vector values) {
+#ifdef __AVX512BF16__
+  if constexpr (LANES == 16) return (Half)_mm512_cvtneps_pbh((__m512)values);
+#endif
   Bits bits = (Bits)values;
   bits = values == values ? bits + 0x7fff + (bits >> 16 & 1) : Bits{} + 0x7fc00000;
-  *reinterpret_cast<Half*>(to) = __builtin_convertvector(bits >> 16, Half);
+  return __builtin_convertvector(bits >> 16, Half);
 }
+
+INLINE void store(Bf16* to, Vector values) { *reinterpret_cast<Half*>(to) = to_bf16(values); }
 
 struct Free {
   void operator()(void* memory) const { ::operator delete[](memory, std::align_val_t(64)); }

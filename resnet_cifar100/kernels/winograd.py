@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
-from resnet_cifar100.kernels.build import in_vectors, load_kernels, pointer
+from resnet_cifar100.kernels.build import in_vectors, load_kernels, pointer, takes_maps
 from resnet_cifar100.kernels.convolution import (
     check_gradient,
     empty_filters,
@@ -26,16 +26,26 @@ MIN_SIDE = 3  # pixels of a map of outputs; a smaller one is mostly the padding 
 MIN_TILES = 32  # in a batch; for fewer, transforming the filters costs too much
 
 
+def takes_channels(in_channels: int, out_channels: int, dtype: torch.dtype) -> bool:
+    """Whether filters of so many channels gain by it in that precision on this machine."""
+    kernels = load_kernels()
+    # Matrix tiles (AMX) multiply faster than pairs of numbers; with them it has not been tried.
+    is_fast = kernels.has_pairs() and not kernels.has_tiles() if dtype == torch.bfloat16 else True
+    return is_fast and in_vectors(in_channels, out_channels)
+
+
 def is_faster(x: Tensor, kernel: int, padding: int) -> bool:
     """Whether a convolution of `x`, (N,C,H,W), gains by it; where not, it is the library's."""
     height, width = output_size(x, kernel, padding)
     is_large = min(height, width) >= MIN_SIDE and len(x) * _tiles(height, width, 4) >= MIN_TILES
-    return is_large and x.dtype == torch.float32 and x.device.type == "cpu"
+    return is_large and takes_maps(x)
 
 
 @torch.library.custom_op("resnet_cifar100::winograd_convolve", mutates_args=(), device_types="cpu")
 def convolve(x: Tensor, weight: Tensor, padding: int) -> Tensor:
     """(N,C,H,W) with filters (K,C,F,F) -> (N,K,H',W') in channels_last; stride 1, F = 2 or 3.
+
+    Maps are in fp32 or bf16, filters in fp32.
 
     Raises:
         ValueError: for what the kernel does not take.
@@ -45,7 +55,7 @@ def convolve(x: Tensor, weight: Tensor, padding: int) -> Tensor:
     x = x.contiguous(memory_format=torch.channels_last)
     filters = weight.permute(2, 3, 1, 0).contiguous()
     outputs = empty_outputs(x, weight, padding)
-    _call("winograd_convolve", x, filters, outputs, outputs, padding, weight.shape[2])
+    _call("winograd_convolve", (x, filters, outputs), filters, outputs, padding)
     return outputs
 
 
@@ -56,7 +66,7 @@ convolve.register_fake(empty_outputs)
     "resnet_cifar100::winograd_weight_gradient", mutates_args=(), device_types="cpu"
 )
 def weight_gradient(x: Tensor, gradient: Tensor, padding: int, kernel: int) -> Tensor:
-    """Inputs (N,C,H,W) and the gradient of the outputs (N,K,H',W') -> that of (K,C,F,F).
+    """Inputs (N,C,H,W) and the gradient of the outputs (N,K,H',W') -> that of (K,C,F,F), in fp32.
 
     Raises:
         ValueError: for what the kernel does not take.
@@ -65,7 +75,8 @@ def weight_gradient(x: Tensor, gradient: Tensor, padding: int, kernel: int) -> T
     x = x.contiguous(memory_format=torch.channels_last)
     gradient = gradient.contiguous(memory_format=torch.channels_last)
     filters = empty_filters(x, gradient, padding, kernel)
-    _call("winograd_weight_gradient", x, gradient, filters, gradient, padding, kernel)
+    taps = filters.permute(2, 3, 1, 0)
+    _call("winograd_weight_gradient", (x, gradient, taps), taps, gradient, padding)
     return filters
 
 
@@ -74,22 +85,21 @@ weight_gradient.register_fake(empty_filters)
 
 def _call(
     function: str,
-    x: Tensor,
-    second: Tensor,
-    third: Tensor,
+    tensors: tuple[Tensor, Tensor, Tensor],
+    filters: Tensor,
     outputs: Tensor,
     padding: int,
-    kernel: int,
 ) -> None:
+    x, kernel = tensors[0], filters.shape[0]  # (F,F,C,K)
     images, channels, height, width = x.shape
-    is_fp32 = all(tensor.dtype == torch.float32 for tensor in (x, second))
     is_known = kernel in (2, 3) and in_vectors(channels, outputs.shape[1])
-    if not is_fp32 or not is_known or min(outputs.shape) < 1:
+    is_known = is_known and takes_maps(x) and filters.dtype == torch.float32
+    if not is_known or outputs.dtype != x.dtype or min(outputs.shape) < 1:
         raise ValueError(f"no kernel of {x.dtype} for {tuple(x.shape)}, filters of {kernel}")
     tile = best_tile(outputs.shape[2], outputs.shape[3], kernel)
-    pointers = map(pointer, (x, second, third))
-    numbers = (images, height, width, channels, outputs.shape[1], padding, tile, kernel)
-    getattr(load_kernels(), function)(*pointers, *numbers)
+    sizes = (images, height, width, channels, outputs.shape[1])
+    numbers = (*sizes, padding, tile, kernel, x.element_size())
+    getattr(load_kernels(), function)(*map(pointer, tensors), *numbers)
 
 
 def best_tile(height: int, width: int, kernel: int) -> int:

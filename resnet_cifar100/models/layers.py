@@ -84,7 +84,7 @@ def use_kernels(model: nn.Module, dtype: torch.dtype) -> None:
     for module in model.modules():
         if isinstance(module, FastConv2d):
             channels = (module.in_channels, module.out_channels)
-            module.uses_winograd = dtype == torch.float32 and in_vectors(*channels)
+            module.uses_winograd = winograd.takes_channels(*channels, dtype)
             module.uses_tiles = dtype == torch.bfloat16 and tiles.takes_channels(*channels)
         elif isinstance(module, FastBatchNorm2d):
             module.uses_kernel = in_vectors(module.num_features)
