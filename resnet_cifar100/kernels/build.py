@@ -16,7 +16,7 @@ from resnet_cifar100.storage import replace_file, sha256_of
 
 FOLDER = Path(__file__).parent
 SOURCES = [FOLDER / name for name in ("winograd.cpp", "norm.cpp", "pool.cpp", "tiles.cpp")]
-HEADERS = [FOLDER / name for name in ("vectors.h", "products.h", "transforms.h")]
+HEADERS = [FOLDER / name for name in ("vectors.h", "products.h", "transforms.h", "points.h")]
 COMPILER = (
     "g++",
     "-O3",

@@ -20,11 +20,12 @@ constexpr int PER_UNIT<Pair> = 2;
 
 INLINE Bits load(const Pair* from) { return (Bits)load(reinterpret_cast<const float*>(from)); }
 
-// A vector's numbers into units of their own, as number `place` in each; the places come in order.
-INLINE void put_apart(float* to, Vector values, int) { store(to, values); }
-INLINE void put_apart(Pair* to, Vector values, int place) {
-  const Bits bits = __builtin_convertvector(to_bf16(values), Bits);
-  store(reinterpret_cast<float*>(to), (Vector)(place ? load(to) | bits << 16 : bits));
+// Units of the numbers of two vectors, or for fp32 of those of the second.
+INLINE void put_pairs(float* to, Vector, Vector values) { store(to, values); }
+INLINE void put_pairs(Pair* to, Vector first, Vector second) {
+  const Bits lower = __builtin_convertvector(to_bf16(first), Bits);
+  const Bits upper = __builtin_convertvector(to_bf16(second), Bits);
+  store(reinterpret_cast<float*>(to), (Vector)(lower | upper << 16));
 }
 
 // A vector's numbers one after the other.

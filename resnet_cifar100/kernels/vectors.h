@@ -3,10 +3,11 @@
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 #include <memory>
 #include <new>
 
-#ifdef __AVX512BF16__
+#ifdef __AVX512F__
 #include <immintrin.h>
 #endif
 
@@ -48,6 +49,33 @@ INLINE Half to_bf16(Vector values) {
 }
 
 INLINE void store(Bf16* to, Vector values) { *reinterpret_cast<Half*>(to) = to_bf16(values); }
+
+// Of channels in groups of LANES, the last group may be half as many: EIGHT, where LANES is more.
+// `left` is how many there are from this group on; what is not loaded is zero.
+constexpr int EIGHT = 8;
+
+template <class T>
+INLINE Vector load_some(const T* from, long left) {
+  if (LANES == EIGHT || left >= LANES) return load(from);
+#if defined(__AVX512BW__) && defined(__AVX512VL__)
+  if constexpr (sizeof(T) == 4)
+    return (Vector)_mm512_maskz_loadu_ps(0xff, from);
+  else
+    return (Vector)_mm512_slli_epi32(
+        _mm512_cvtepu16_epi32(_mm256_zextsi128_si256(_mm_loadu_si128((const __m128i*)from))), 16);
+#endif
+  T values[LANES] = {};
+  std::memcpy(values, from, EIGHT * sizeof(T));
+  return load(values);
+}
+
+template <class T>
+INLINE void store_some(T* to, Vector values, long left) {
+  if (LANES == EIGHT || left >= LANES) return store(to, values);
+  T all[LANES];
+  store(all, values);
+  std::memcpy(to, all, EIGHT * sizeof(T));
+}
 
 struct Free {
   void operator()(void* memory) const { ::operator delete[](memory, std::align_val_t(64)); }

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
-from resnet_cifar100.kernels.build import in_vectors, load_kernels, pointer, takes_maps
+from resnet_cifar100.kernels.build import load_kernels, pointer, takes_maps
 from resnet_cifar100.kernels.convolution import (
     check_gradient,
     empty_filters,
@@ -22,6 +22,7 @@ from resnet_cifar100.kernels.convolution import (
 )
 
 TILES = (4, 3)  # sides of the tiles that the kernel knows, for filters of 2x2 and 3x3
+EIGHT = 8  # of which all numbers of channels are multiples: a vector of AVX2, half of AVX-512's
 MIN_SIDE = 3  # pixels of a map of outputs; a smaller one is mostly the padding of its tile
 MIN_TILES = 32  # in a batch; for fewer, transforming the filters costs too much
 
@@ -31,7 +32,7 @@ def takes_channels(in_channels: int, out_channels: int, dtype: torch.dtype) -> b
     kernels = load_kernels()
     # Matrix tiles (AMX) multiply faster than pairs of numbers; with them it has not been tried.
     is_fast = kernels.has_pairs() and not kernels.has_tiles() if dtype == torch.bfloat16 else True
-    return is_fast and in_vectors(in_channels, out_channels)
+    return is_fast and _fits(in_channels, out_channels)
 
 
 def is_faster(x: Tensor, kernel: int, padding: int) -> bool:
@@ -92,7 +93,7 @@ def _call(
 ) -> None:
     x, kernel = tensors[0], filters.shape[0]  # (F,F,C,K)
     images, channels, height, width = x.shape
-    is_known = kernel in (2, 3) and in_vectors(channels, outputs.shape[1])
+    is_known = kernel in (2, 3) and _fits(channels, outputs.shape[1])
     is_known = is_known and takes_maps(x) and filters.dtype == torch.float32
     if not is_known or outputs.dtype != x.dtype or min(outputs.shape) < 1:
         raise ValueError(f"no kernel of {x.dtype} for {tuple(x.shape)}, filters of {kernel}")
@@ -100,6 +101,10 @@ def _call(
     sizes = (images, height, width, channels, outputs.shape[1])
     numbers = (*sizes, padding, tile, kernel, x.element_size())
     getattr(load_kernels(), function)(*map(pointer, tensors), *numbers)
+
+
+def _fits(*channels: int) -> bool:
+    return all(count % EIGHT == 0 for count in channels)
 
 
 def best_tile(height: int, width: int, kernel: int) -> int:

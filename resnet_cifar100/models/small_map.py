@@ -14,6 +14,7 @@ padding wants c1, c2 and c3, and modulo t^4 - 1 only c0 and c4 fall together.
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from resnet_cifar100.models.layers import FastConv2d
@@ -57,8 +58,10 @@ class SmallMapConv2d(FastConv2d):
         # The tap between two pixels, by rows and columns: 1 in the middle, 0 and 2 beside it.
         step = place[:, None] - place + 1  # (from, to)
         tap = 3 * step[:, None, :, None] + step[None, :, None, :]  # (from y, from x, to y, to x)
-        taps = self.weight.permute(2, 3, 1, 0).flatten(0, 1)  # (9,C,D)
-        matrix = taps[tap.reshape(count, count)].transpose(1, 2)  # (from,C,to,D)
+        # Chosen by a product with ones and zeros: the gradient of an index would be far slower.
+        chosen = F.one_hot(tap.flatten(), 9).to(pixels.dtype)  # (from*to,9)
+        taps = self.weight.permute(2, 3, 1, 0).reshape(9, -1).to(pixels.dtype)  # (9,C*D)
+        matrix = (chosen @ taps).view(count, count, channels, -1).transpose(1, 2)  # (from,C,to,D)
         products = pixels.flatten(1) @ matrix.reshape(count * channels, -1)
         y: Tensor = products.unflatten(1, (count, -1))
         return y

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from resnet_cifar100.kernels import build, winograd
+from resnet_cifar100.kernels import winograd
 from tests.kernels.machine import needs_kernel
 
 # Of the whole tensor, and of each of its values against their standard deviation.
@@ -46,15 +46,21 @@ def test_it_is_a_convolution_with_the_gradients_of_one(side, kernel, padding, dt
 @given(
     dtype=st.sampled_from(list(BOUNDS)),
     images=st.integers(1, 70),
-    channels=st.tuples(st.integers(1, 7), st.integers(1, 7)),
+    channels=st.tuples(st.integers(1, 14), st.integers(1, 14)),
     size=st.tuples(st.integers(3, 11), st.integers(3, 11)),
     kernel=st.sampled_from([2, 3]),
 )
-def test_any_number_of_images_and_vectors_and_any_size_will_do(
+def test_any_number_of_images_and_eights_of_channels_and_any_size_will_do(
     dtype, images, channels, size, kernel
 ):
-    lanes = build.load_kernels().lanes()
-    check(dtype, images, *(lanes * count for count in channels), size, kernel, kernel - 2)
+    check(dtype, images, *(8 * count for count in channels), size, kernel, kernel - 2)
+
+
+@needs_kernel
+@in_both_precisions
+@pytest.mark.parametrize("images", [1, 48, 49, 100])
+def test_threads_share_the_sums_of_large_filters(images, dtype):
+    check(dtype, images, 72, 160, (8, 8), 3, 1)  # four tiles an image; 192 are taken at a time
 
 
 @needs_kernel
@@ -62,7 +68,8 @@ def test_any_number_of_images_and_vectors_and_any_size_will_do(
 @pytest.mark.usefixtures("vectors")
 def test_vectors_of_avx2_and_of_avx512_give_the_same_sums(dtype):
     check(dtype, 9, 48, 80, (8, 7), 3, 1)
-    check(dtype, 50, 16, 32, (6, 6), 2, 0)
+    check(dtype, 50, 24, 40, (6, 6), 2, 0)
+    check(dtype, 100, 64, 200, (8, 8), 3, 1)
 
 
 @needs_kernel
@@ -104,6 +111,7 @@ def test_any_number_of_threads_will_do_and_gives_the_same_bits_each_time(threads
         torch.set_num_threads(threads)
         check(dtype, images, 32, 32, (9, 9), 3, 1)
         check(dtype, images, 32, 32, (4, 5), 2, 0)
+        check(dtype, images, 128, 136, (4, 5), 3, 1)
         first, second = (winograd.weight_gradient(x, gradient, 1, 3) for _ in range(2))
     finally:
         torch.set_num_threads(before)
@@ -200,9 +208,9 @@ def test_small_maps_and_small_batches_are_the_library_s(shape, is_faster):
 def test_in_bf16_it_is_for_processors_with_pairs_and_without_tiles(
     dtype, has_pairs, has_tiles, takes, monkeypatch
 ):
-    answers = {"has_pairs": has_pairs, "has_tiles": has_tiles, "lanes": 16}
+    answers = {"has_pairs": has_pairs, "has_tiles": has_tiles}
     functions = {name: lambda answer=answer: answer for name, answer in answers.items()}
-    for module in (winograd, build):
-        monkeypatch.setattr(module, "load_kernels", lambda: SimpleNamespace(**functions))
-    assert winograd.takes_channels(32, 64, dtype) == takes
-    assert not winograd.takes_channels(24, 64, dtype)
+    monkeypatch.setattr(winograd, "load_kernels", lambda: SimpleNamespace(**functions))
+    assert winograd.takes_channels(24, 64, dtype) == takes
+    assert not winograd.takes_channels(20, 64, dtype)
+    assert not winograd.takes_channels(64, 20, dtype)
