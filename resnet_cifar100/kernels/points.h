@@ -12,9 +12,9 @@ namespace {
 
 constexpr int MOST_TILES = 192;  // whose points there is room for
 template <class Unit>            // units from point to point, no multiple of 4 KiB
-constexpr int SLAB = MOST_TILES / PER_UNIT<Unit>* PANEL + 16;
+constexpr int SLAB = (PANEL * MOST_TILES) / PER_UNIT<Unit> + 16;
 template <class S, class Unit>  // units from panel to panel
-constexpr long PANEL_SIZE = SLAB<Unit>* S::POINTS;
+constexpr long PANEL_SIZE = long(S::POINTS) * SLAB<Unit>;
 
 template <class Pixel>
 using UnitOf = std::conditional_t<std::is_same_v<Pixel, float>, float, Pair>;

@@ -1,11 +1,14 @@
-"""Convolutions in fp32 on a CPU, with as little as a quarter of the products.
+"""Convolutions on a CPU with as little as a quarter of the products.
 
-Where a processor does not multiply bf16, training is bound by the products of its convolutions.
-Those of a 3x3 filter for 4x4 pixels take 36 for each pair of channels instead of 144 by Winograd's
-algorithm (Lavin and Gray 2015, https://arxiv.org/abs/1509.09308), those for 3x3 pixels 25 instead
-of 81, those of a 2x2 filter 25 instead of 64 and 16 instead of 36: the same sums up to rounding.
-Transforms that go through memory cost as much as they save, so winograd.cpp keeps them in the
-processor's caches.
+Training is bound by the products of its convolutions. Those of a 3x3 filter for 4x4 pixels take 36
+for each pair of channels instead of 144 by Winograd's algorithm (Lavin and Gray 2015,
+https://arxiv.org/abs/1509.09308), those for 3x3 pixels 25 instead of 81, those of a 2x2 filter 25
+instead of 64 and 16 instead of 36. Transforms that go through memory cost as much as they save, so
+winograd.cpp keeps them in the processor's caches.
+
+In fp32 these are the same sums up to rounding. In bf16, for processors that multiply pairs of such
+numbers (AVX512-BF16), what is multiplied is rounded after the transforms, and an output is off by
+1% instead of the library's 0.2%: little beside the noise of a batch's gradient (docs/log.md).
 """
 
 import torch

@@ -7,9 +7,9 @@ of a matrix product. This one is matrix products only, and computes the same sum
 3x3         25 products of channels instead of 81, by a bilinear algorithm (Winograd 1980; Lavin and
             Gray 2015, https://arxiv.org/abs/1509.09308) modulo t^4 - 1, see `CYCLIC`
 
-With t^4 - 1 all factors are of size 1, so that it bears bf16, which the usual points 0, 1, -1, 2 do
-not: the product of two polynomials of degree 2 has the coefficients c0 to c4, a convolution with
-padding wants c1, c2 and c3, and modulo t^4 - 1 only c0 and c4 fall together.
+With t^4 - 1 all factors are of size 1, so that bf16 loses least: the product of two polynomials of
+degree 2 has the coefficients c0 to c4, a convolution with padding wants c1, c2 and c3, and modulo
+t^4 - 1 only c0 and c4 fall together.
 """
 
 import numpy as np
