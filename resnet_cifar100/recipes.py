@@ -13,17 +13,17 @@ def reference() -> Config:
 
     SGD 0.1 with momentum 0.9 and weight decay 5e-4, cosine, 100 epochs of batch 128, crop with
     padding 4, flip. The document has 74.86% at best. `python train.py --recipe reference --seed 0`,
-    and 1 and 2, are what `make gpu-table` trains; on two Zen 5 cores one would take 5.6 hours
+    and 1 and 2, are what `make gpu-table` trains; on two Zen 5 cores one would take 3.5 hours
     (computed from its steps, docs/results.md).
     """
     return Config(recipe="reference", model="resnet44v2", compile=True)
 
 
 def fast() -> Config:
-    """The cheapest way to 75%: 75.76% +- 0.13 test top-1 in nine minutes on two cores.
+    """The cheapest way to 75%: 75.67% +- 0.29 test top-1 in six minutes on two cores.
 
-    `python train.py --recipe fast --seed 0`, and 1 and 2: 8:43 to 8:54 min; AMD EPYC (Zen 5, bf16),
-    records/2026-11-28_fast-gram-muon-seed0 to -seed2. The recipe of the speedrun entry
+    `python train.py --recipe fast --seed 0`, and 1 and 2: 5:43 to 5:47 min; AMD EPYC (Zen 5, bf16),
+    records/2026-11-30_fast-pairs-seed0 to -seed2. The recipe of the speedrun entry
     NAVIER-STOKED, see models/speednet.py, for a few more epochs.
     """
     return Config(
