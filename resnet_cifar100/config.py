@@ -23,7 +23,7 @@ HOUSEKEEPING = frozenset(
     {
         *("device", "num_threads", "data_dir", "data_url", "checkpoint_path", "log_file"),
         *("tensorboard", "checkpoint_minutes", "keep_checkpoints", "log_steps", "max_hours"),
-        "kernels",  # as the machine, it may change the last bits
+        "kernels",  # as the machine, it may change how numbers are rounded
     }
 )
 

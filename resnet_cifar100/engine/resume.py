@@ -11,7 +11,7 @@ from resnet_cifar100.errors import CheckpointError, ConfigError
 from resnet_cifar100.parallel import from_main_process, is_main_process
 
 # What a resumed run may change, always announced: the length of the run, the machine (which may
-# change the last bits), and where things go.
+# change how numbers are rounded), and where things go.
 CHANGEABLE = HOUSEKEEPING | {"epochs", "early_stopping_patience", "precision", "compile"}
 
 

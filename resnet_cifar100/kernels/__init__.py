@@ -1,1 +1,1 @@
-"""What is written for a processor itself: convolutions in fp32 on a CPU."""
+"""What is written for a processor itself: convolutions, norms and pooling on a CPU."""

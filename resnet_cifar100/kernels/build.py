@@ -27,7 +27,7 @@ COMPILER = (
     "-shared",
     "-fPIC",
 )
-MOST_SECONDS = 120  # it takes six
+MOST_SECONDS = 120  # it takes seven
 
 
 @cache
@@ -71,7 +71,7 @@ def in_vectors(*channels: int) -> bool:
 
 
 def takes_maps(x: Tensor) -> bool:
-    """Whether norm.cpp and pool.cpp know where `x` lies and its precision."""
+    """Whether the kernels know where `x` lies and its precision."""
     return x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16)
 
 

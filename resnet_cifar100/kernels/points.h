@@ -56,11 +56,12 @@ template <class S, class Transform, Over OVER, class Pixel, class Unit>
 void tiles_to_points(const Pixel* pixels, const Map& map, const Tiles<S::TILE>& tiles, long first,
                      int count, int margin, Unit* points) {
   constexpr int FROM = Transform::FROM, PER = PER_UNIT<Unit>;
+  const int end = OVER == Over::TILES ? (count + PER - 1) / PER * PER : count;
   for (long channel = 0; channel < map.channels; channel += LANES) {
-    const long left_over = map.channels - channel;
+    const long channels_left = map.channels - channel;
     Unit* panel = points + channel / PANEL * PANEL_SIZE<S, Unit>;
     Vector kept[S::POINTS];  // of the first tile of a pair
-    for (int i = 0; OVER == Over::TILES ? i < count || i % PER : i < count; i++) {
+    for (int i = 0; i < end; i++) {
       long top = tiles.top(first + i) - margin, left = tiles.left(first + i) - margin;
       long corner = map.at(tiles.image(first + i), top, left) + channel;
       Vector from[FROM * FROM];
@@ -69,7 +70,8 @@ void tiles_to_points(const Pixel* pixels, const Map& map, const Tiles<S::TILE>& 
           for (int column = 0; column < FROM; column++) {
             long place = corner + (row * map.width + column) * map.channels;
             bool is_inside = has(top + row, left + column);
-            from[FROM * row + column] = is_inside ? load_some(pixels + place, left_over) : Vector{};
+            from[FROM * row + column] =
+                is_inside ? load_some(pixels + place, channels_left) : Vector{};
           }
       };
       if (i == count)  // to make a pair
@@ -87,7 +89,10 @@ void tiles_to_points(const Pixel* pixels, const Map& map, const Tiles<S::TILE>& 
       } else {
         Unit* to = panel + i / PER * PANEL + channel % PANEL;
         transform<Transform>(from, 1, [&](int point, Vector values) {
-          put_pairs(to + point * SLAB<Unit>, kept[point], values);
+          if constexpr (PER == 1)
+            store(to + point * SLAB<Unit>, values);
+          else
+            put_pairs(to + point * SLAB<Unit>, kept[point], values);
         });
       }
     }
@@ -130,10 +135,13 @@ void filters_to_points(const float* filters, long row, long rows, long in, long 
         taps[tap] = column < out ? load_some(from, out - column) : Vector{};
       }
       transform<Forth<typename S::Filters>>(taps, 1, [&](int point, Vector values) {
-        if (place + 1 < PER)
+        Unit* to = points + (point * rows + row) * PANEL + half;
+        if constexpr (PER == 1)
+          store(to, values);
+        else if (place == 0)
           kept[point] = values;
         else
-          put_pairs(points + (point * rows + row) * PANEL + half, kept[point], values);
+          put_pairs(to, kept[point], values);
       });
     }
   }

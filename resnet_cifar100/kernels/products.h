@@ -20,8 +20,7 @@ constexpr int PER_UNIT<Pair> = 2;
 
 INLINE Bits load(const Pair* from) { return (Bits)load(reinterpret_cast<const float*>(from)); }
 
-// Units of the numbers of two vectors, or for fp32 of those of the second.
-INLINE void put_pairs(float* to, Vector, Vector values) { store(to, values); }
+// Pairs of the numbers of two vectors.
 INLINE void put_pairs(Pair* to, Vector first, Vector second) {
   const Bits lower = __builtin_convertvector(to_bf16(first), Bits);
   const Bits upper = __builtin_convertvector(to_bf16(second), Bits);
@@ -35,12 +34,12 @@ INLINE void put_along(Pair* to, Vector values) { store(reinterpret_cast<Bf16*>(t
 INLINE Vector multiply_add(float unit, Vector units, Vector sum) { return sum + unit * units; }
 INLINE Vector multiply_add(Pair unit, Bits units, Vector sum) {
 #ifdef __AVX512BF16__
-  if constexpr (LANES == 16)
-    return (Vector)_mm512_dpbf16_ps((__m512)sum, (__m512bh)(Bits{} + unit), (__m512bh)units);
-#endif
+  return (Vector)_mm512_dpbf16_ps((__m512)sum, (__m512bh)(Bits{} + unit), (__m512bh)units);
+#else
   const Bits other = Bits{} + unit, upper = Bits{} + 0xffff0000;
   sum += (Vector)(other << 16) * (Vector)(units << 16);
   return sum + (Vector)(other & upper) * (Vector)(units & upper);
+#endif
 }
 
 // sums[r][..] += values[r * row_step] * panel[..] for R rows and the two vectors of a panel.

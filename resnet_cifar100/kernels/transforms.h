@@ -20,7 +20,7 @@ INLINE void unroll(Body body) {
 }
 
 // The matrices of one dimension, after Lavin and Gray 2015, section 4: polynomials evaluated at
-// SIDE points, of which the last is infinity. These lose half as many digits as 0, 1, -1, 2, -2.
+// SIDE points, of which the last is infinity. Their errors are half those of 0, 1, -1, 2, -2.
 constexpr float AT[] = {0, 0.75, -0.75, 1.5, -1.5};
 
 template <int R, int C>

@@ -24,14 +24,15 @@ constexpr int LANES = 8;
 namespace {
 
 typedef uint16_t Bf16;  // the upper half of a float
-typedef float Vector __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef float Vector __attribute__((vector_size(4 * LANES), may_alias));
+typedef float Anywhere __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef Bf16 Half __attribute__((vector_size(2 * LANES), aligned(2), may_alias));
 typedef uint32_t Bits __attribute__((vector_size(4 * LANES)));
 
 INLINE const Vector* vectors(const float* at) { return reinterpret_cast<const Vector*>(at); }
 INLINE Vector* vectors(float* at) { return reinterpret_cast<Vector*>(at); }
-INLINE Vector load(const float* from) { return *vectors(from); }
-INLINE void store(float* to, Vector values) { *vectors(to) = values; }
+INLINE Vector load(const float* from) { return *reinterpret_cast<const Anywhere*>(from); }
+INLINE void store(float* to, Vector values) { *reinterpret_cast<Anywhere*>(to) = values; }
 
 INLINE Vector load(const Bf16* from) {
   const Half upper = *reinterpret_cast<const Half*>(from);
@@ -41,11 +42,12 @@ INLINE Vector load(const Bf16* from) {
 // Rounds to the nearest, in a tie to the even one; what is not a number stays so.
 INLINE Half to_bf16(Vector values) {
 #ifdef __AVX512BF16__
-  if constexpr (LANES == 16) return (Half)_mm512_cvtneps_pbh((__m512)values);
-#endif
+  return (Half)_mm512_cvtneps_pbh((__m512)values);
+#else
   Bits bits = (Bits)values;
   bits = values == values ? bits + 0x7fff + (bits >> 16 & 1) : Bits{} + 0x7fc00000;
   return __builtin_convertvector(bits >> 16, Half);
+#endif
 }
 
 INLINE void store(Bf16* to, Vector values) { *reinterpret_cast<Half*>(to) = to_bf16(values); }

@@ -4,7 +4,7 @@
 // pixels, SIDE = TILE + FILTER - 1. Both are transformed to SIDE x SIDE points, at each of which
 // the convolution is a product of matrices: of (tiles, C) with (C, K) for the outputs, of (C,
 // tiles) with (tiles, K) for the gradient of the filters. A thread takes a block of tiles all the
-// way, so that its points stay in the caches.
+// way, so that its points stay in the caches; but not where the sums of a gradient would not.
 //
 // What belongs to tiles is stored in panels of PANEL channels, (channels / PANEL, points, tiles,
 // PANEL), which the inner loops of the products read one after another. Points of maps in bf16 are
@@ -154,8 +154,9 @@ void weight_gradient(const Pixel* inputs, const Pixel* gradients, float* filters
   const Gradient<S, Pixel> gradient{inputs, gradients, from, to, Tiles<S::TILE>(images, to),
                                     padding};
   const bool is_apart = gradient.size() <= MOST_OWN_SUMS;
+  long most = omp_get_max_threads();
   // Where a thread would have few tiles, its own sums would cost more than it saves.
-  const long most = std::min<long>(omp_get_max_threads(), (gradient.tiles.count + 15) / 16);
+  if (is_apart) most = std::min(most, (gradient.tiles.count + 15) / 16);
   Buffer<float> sums = allocate<float>((is_apart ? most : 1) * gradient.size());
   Buffer<Unit> in_points = allocate<Unit>(is_apart ? 0 : from.panels() * PANEL_SIZE<S, Unit>);
   Buffer<Unit> out_points = allocate<Unit>(is_apart ? 0 : to.panels() * PANEL_SIZE<S, Unit>);
@@ -191,7 +192,7 @@ extern "C" int lanes() { return LANES; }
 // Whether the processor multiplies pairs of numbers in bf16.
 extern "C" int has_pairs() {
 #ifdef __AVX512BF16__
-  return LANES == 16;
+  return 1;
 #else
   return 0;
 #endif

@@ -25,7 +25,8 @@ from resnet_cifar100.kernels.convolution import (
 )
 
 TILES = (4, 3)  # sides of the tiles that the kernel knows, for filters of 2x2 and 3x3
-EIGHT = 8  # of which all numbers of channels are multiples: a vector of AVX2, half of AVX-512's
+GROUP = 8  # channels, taken together: a vector of AVX2, half of one of AVX-512
+MIN_CHANNELS = 16  # for fewer, most products would be of zeros
 MIN_SIDE = 3  # pixels of a map of outputs; a smaller one is mostly the padding of its tile
 MIN_TILES = 32  # in a batch; for fewer, transforming the filters costs too much
 
@@ -34,8 +35,9 @@ def takes_channels(in_channels: int, out_channels: int, dtype: torch.dtype) -> b
     """Whether filters of so many channels gain by it in that precision on this machine."""
     kernels = load_kernels()
     # Matrix tiles (AMX) multiply faster than pairs of numbers; with them it has not been tried.
-    is_fast = kernels.has_pairs() and not kernels.has_tiles() if dtype == torch.bfloat16 else True
-    return is_fast and _fits(in_channels, out_channels)
+    if dtype == torch.bfloat16 and (not kernels.has_pairs() or kernels.has_tiles()):
+        return False
+    return min(in_channels, out_channels) >= MIN_CHANNELS and _fits(in_channels, out_channels)
 
 
 def is_faster(x: Tensor, kernel: int, padding: int) -> bool:
@@ -96,9 +98,9 @@ def _call(
 ) -> None:
     x, kernel = tensors[0], filters.shape[0]  # (F,F,C,K)
     images, channels, height, width = x.shape
-    is_known = kernel in (2, 3) and _fits(channels, outputs.shape[1])
-    is_known = is_known and takes_maps(x) and filters.dtype == torch.float32
-    if not is_known or outputs.dtype != x.dtype or min(outputs.shape) < 1:
+    is_known = kernel in (2, 3) and _fits(channels, outputs.shape[1]) and min(outputs.shape) >= 1
+    are_known = takes_maps(x) and outputs.dtype == x.dtype and filters.dtype == torch.float32
+    if not is_known or not are_known:
         raise ValueError(f"no kernel of {x.dtype} for {tuple(x.shape)}, filters of {kernel}")
     tile = best_tile(outputs.shape[2], outputs.shape[3], kernel)
     sizes = (images, height, width, channels, outputs.shape[1])
@@ -107,7 +109,7 @@ def _call(
 
 
 def _fits(*channels: int) -> bool:
-    return all(count % EIGHT == 0 for count in channels)
+    return all(count % GROUP == 0 for count in channels)
 
 
 def best_tile(height: int, width: int, kernel: int) -> int:

@@ -54,13 +54,16 @@ class SmallMapConv2d(FastConv2d):
     def _multiply_dense(self, pixels: Tensor) -> Tensor:
         """(N,P,C) -> (N,P,D), P = 1 or 4 pixels of a square."""
         _, count, channels = pixels.shape
+        weight = self.weight.to(pixels.dtype)
+        if count == 1:
+            return pixels @ weight[:, :, 1, 1].T
         place = torch.arange(round(count**0.5), device=pixels.device)
         # The tap between two pixels, by rows and columns: 1 in the middle, 0 and 2 beside it.
         step = place[:, None] - place + 1  # (from, to)
         tap = 3 * step[:, None, :, None] + step[None, :, None, :]  # (from y, from x, to y, to x)
         # Chosen by a product with ones and zeros: the gradient of an index would be far slower.
         chosen = F.one_hot(tap.flatten(), 9).to(pixels.dtype)  # (from*to,9)
-        taps = self.weight.permute(2, 3, 1, 0).reshape(9, -1).to(pixels.dtype)  # (9,C*D)
+        taps = weight.permute(2, 3, 1, 0).reshape(9, -1)  # (9,C*D)
         matrix = (chosen @ taps).view(count, count, channels, -1).transpose(1, 2)  # (from,C,to,D)
         products = pixels.flatten(1) @ matrix.reshape(count * channels, -1)
         y: Tensor = products.unflatten(1, (count, -1))

@@ -61,6 +61,7 @@ def test_any_number_of_images_and_eights_of_channels_and_any_size_will_do(
 @pytest.mark.parametrize("images", [1, 48, 49, 100])
 def test_threads_share_the_sums_of_large_filters(images, dtype):
     check(dtype, images, 72, 160, (8, 8), 3, 1)  # four tiles an image; 192 are taken at a time
+    check(dtype, images, 160, 72, (12, 10), 3, 1)  # nine
 
 
 @needs_kernel
@@ -74,7 +75,7 @@ def test_vectors_of_avx2_and_of_avx512_give_the_same_sums(dtype):
 
 @needs_kernel
 @in_both_precisions
-def test_its_errors_are_some_six_times_those_of_the_library(dtype):
+def test_its_errors_are_small(dtype):
     torch.manual_seed(0)
     x, weight = torch.randn(32, 64, 16, 16, dtype=dtype), torch.randn(64, 64, 3, 3)
     expected = F.conv2d(x.double(), weight.double(), padding=1)
@@ -83,10 +84,12 @@ def test_its_errors_are_some_six_times_those_of_the_library(dtype):
         float((outputs - expected).norm() / expected.norm())
         for outputs in (library, winograd.convolve(x, weight, 1))
     ]
-    assert errors[1] < 8 * errors[0]
+    bound = 1.5e-6 if dtype == torch.float32 else 8 * errors[0]
+    assert errors[1] < bound
 
 
 @needs_kernel
+@pytest.mark.usefixtures("vectors")
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_what_is_not_a_number_stays_so_in_bf16(value):
     x = torch.zeros(4, 16, 8, 8, dtype=torch.bfloat16)
@@ -101,21 +104,22 @@ def test_what_is_not_a_number_stays_so_in_bf16(value):
 
 @needs_kernel
 @in_both_precisions
-@pytest.mark.parametrize("threads", [2, 3, 20])
+@pytest.mark.parametrize("threads", [1, 2, 3, 20])
 @pytest.mark.parametrize("images", [3, 40])
 def test_any_number_of_threads_will_do_and_gives_the_same_bits_each_time(threads, images, dtype):
     torch.manual_seed(0)
-    x, gradient = torch.randn(2, images, 32, 9, 9, dtype=dtype)
+    x, gradient = torch.randn(2, images, 128, 9, 9, dtype=dtype)
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(threads)
         check(dtype, images, 32, 32, (9, 9), 3, 1)
         check(dtype, images, 32, 32, (4, 5), 2, 0)
         check(dtype, images, 128, 136, (4, 5), 3, 1)
-        first, second = (winograd.weight_gradient(x, gradient, 1, 3) for _ in range(2))
+        for channels in (32, 128):  # with sums of each thread's own, and of all together
+            sides = (x[:, :channels], gradient[:, :channels], 1, 3)
+            assert torch.equal(*(winograd.weight_gradient(*sides) for _ in range(2)))
     finally:
         torch.set_num_threads(before)
-    assert torch.equal(first, second)
 
 
 @needs_kernel
@@ -214,3 +218,4 @@ def test_in_bf16_it_is_for_processors_with_pairs_and_without_tiles(
     assert winograd.takes_channels(24, 64, dtype) == takes
     assert not winograd.takes_channels(20, 64, dtype)
     assert not winograd.takes_channels(64, 20, dtype)
+    assert not winograd.takes_channels(64, 8, dtype)

@@ -25,11 +25,16 @@ def test_it_bears_bf16(side):
     torch.manual_seed(side)
     conv = SmallMapConv2d(64, 64)
     images = torch.randn(32, 64, side, side).contiguous(memory_format=torch.channels_last)
-    expected = F.conv2d(images, conv.weight, padding=1)
+    inputs = (images.requires_grad_(), conv.weight)
+    expected = F.conv2d(*inputs, padding=1)
     with torch.autocast("cpu", torch.bfloat16):
         outputs = conv(images)
     assert outputs.dtype == torch.bfloat16
-    assert (outputs - expected).norm() < 0.02 * expected.norm()
+    weights = torch.randn_like(expected)
+    ours = torch.autograd.grad(outputs, inputs, weights.bfloat16())
+    theirs = torch.autograd.grad(expected, inputs, weights)
+    for one, other in zip((outputs, *ours), (expected, *theirs), strict=True):
+        assert (one - other).norm() < 0.02 * other.norm()
 
 
 def test_in_evaluation_it_is_the_convolution_of_the_library():
