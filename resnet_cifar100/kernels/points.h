@@ -120,10 +120,12 @@ void points_to_tiles(const float* points, const Map& map, const Tiles<S::TILE>& 
   }
 }
 
-// The filters (FILTER, FILTER, C, K) at all points: (points, K / PANEL, C, PANEL) numbers, zero
-// beyond K. `row` is one of the `rows`, K / PANEL * C / numbers in a unit, of a point.
+// The filters (FILTER, FILTER, C, K), from their last tap to the first if turned, at all points:
+// (points, K / PANEL, C, PANEL) numbers, zero beyond K. `row` is one of the `rows`, K / PANEL * C /
+// numbers in a unit, of a point.
 template <class S, class Unit>
-void filters_to_points(const float* filters, long row, long rows, long in, long out, Unit* points) {
+void filters_to_points(const float* filters, bool are_turned, long row, long rows, long in,
+                       long out, Unit* points) {
   constexpr int TAPS = S::FILTER * S::FILTER, PER = PER_UNIT<Unit>;
   for (int half = 0; half < PANEL; half += LANES) {
     Vector kept[S::POINTS];  // of the first row of a pair
@@ -131,7 +133,8 @@ void filters_to_points(const float* filters, long row, long rows, long in, long 
       long column = row * PER / in * PANEL + half;
       Vector taps[TAPS];
       for (int tap = 0; tap < TAPS; tap++) {
-        const float* from = filters + (tap * in + row * PER % in + place) * out + column;
+        const long from_tap = are_turned ? TAPS - 1 - tap : tap;
+        const float* from = filters + (from_tap * in + row * PER % in + place) * out + column;
         taps[tap] = column < out ? load_some(from, out - column) : Vector{};
       }
       transform<Forth<typename S::Filters>>(taps, 1, [&](int point, Vector values) {

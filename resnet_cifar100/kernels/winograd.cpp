@@ -29,7 +29,7 @@ long block_size(long tiles, long threads) {
 
 template <class S, class Pixel>
 void convolve(const Pixel* inputs, const float* filters, Pixel* outputs, long images,
-              const Map& from, const Map& to, int padding) {
+              const Map& from, const Map& to, int padding, bool are_turned) {
   using Unit = UnitOf<Pixel>;
   const Tiles<S::TILE> tiles(images, to);
   const long in = from.channels, out = to.channels, in_units = in / PER_UNIT<Unit>;
@@ -42,7 +42,7 @@ void convolve(const Pixel* inputs, const float* filters, Pixel* outputs, long im
     Buffer<float> out_points = allocate<float>(to.panels() * PANEL_SIZE<S, float>);
 #pragma omp for schedule(static)
     for (long row = 0; row < rows; row++)
-      filters_to_points<S>(filters, row, rows, in, out, filter_points.get());
+      filters_to_points<S>(filters, are_turned, row, rows, in, out, filter_points.get());
 #pragma omp for schedule(static)
     for (long first = 0; first < tiles.count; first += block) {
       const int count = std::min(block, tiles.count - first);
@@ -199,15 +199,16 @@ extern "C" int has_pairs() {
 }
 
 // outputs (N,H',W',K) = inputs (N,H,W,C) with filters (filter,filter,C,K), in tiles of 3 or 4.
-// Pixels have so many bytes: 4 in fp32, 2 in bf16. Filters are in fp32.
+// Pixels have so many bytes: 4 in fp32, 2 in bf16. Filters are in fp32; turned ones begin with
+// their last tap.
 extern "C" void winograd_convolve(const void* inputs, const float* filters, void* outputs,
                                   int images, int height, int width, int in, int out, int padding,
-                                  int tile, int filter, int bytes) {
+                                  int tile, int filter, int bytes, int are_turned) {
   const Map from{height, width, in}, to = outputs_of(from, out, filter, padding);
   with_scheme(tile, filter, bytes, [&](auto scheme, auto pixel) {
     using Pixel = decltype(pixel);
     convolve<decltype(scheme)>(static_cast<const Pixel*>(inputs), filters,
-                               static_cast<Pixel*>(outputs), images, from, to, padding);
+                               static_cast<Pixel*>(outputs), images, from, to, padding, are_turned);
   });
 }
 

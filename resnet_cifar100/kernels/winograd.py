@@ -56,16 +56,30 @@ def convolve(x: Tensor, weight: Tensor, padding: int) -> Tensor:
     Raises:
         ValueError: for what the kernel does not take.
     """
-    if x.shape[1] != weight.shape[1]:
-        raise ValueError(f"filters {tuple(weight.shape)} do not fit {tuple(x.shape)}")
-    x = x.contiguous(memory_format=torch.channels_last)
-    filters = weight.permute(2, 3, 1, 0).contiguous()
-    outputs = empty_outputs(x, weight, padding)
-    _call("winograd_convolve", (x, filters, outputs), filters, outputs, padding)
-    return outputs
+    return _convolve(x, weight.permute(2, 3, 1, 0), padding, are_turned=False)
 
 
 convolve.register_fake(empty_outputs)
+
+
+@torch.library.custom_op(
+    "resnet_cifar100::winograd_input_gradient", mutates_args=(), device_types="cpu"
+)
+def input_gradient(gradient: Tensor, weight: Tensor, padding: int) -> Tensor:
+    """Gradient of the outputs (N,K,H',W') with filters (K,C,F,F) -> that of the inputs (N,C,H,W).
+
+    A convolution too: with the filters turned around.
+
+    Raises:
+        ValueError: for what the kernel does not take.
+    """
+    padding = weight.shape[2] - 1 - padding
+    return _convolve(gradient, weight.permute(2, 3, 0, 1), padding, are_turned=True)
+
+
+@input_gradient.register_fake
+def _(gradient: Tensor, weight: Tensor, padding: int) -> Tensor:
+    return empty_outputs(gradient, weight.transpose(0, 1), weight.shape[2] - 1 - padding)
 
 
 @torch.library.custom_op(
@@ -89,12 +103,23 @@ def weight_gradient(x: Tensor, gradient: Tensor, padding: int, kernel: int) -> T
 weight_gradient.register_fake(empty_filters)
 
 
+def _convolve(x: Tensor, filters: Tensor, padding: int, are_turned: bool) -> Tensor:
+    """(N,C,H,W) with filters (F,F,C,K), from their last tap to the first if `are_turned`."""
+    if x.shape[1] != filters.shape[2]:
+        raise ValueError(f"filters {tuple(filters.shape)} do not fit {tuple(x.shape)}")
+    x, filters = x.contiguous(memory_format=torch.channels_last), filters.contiguous()
+    outputs = empty_outputs(x, filters.permute(3, 2, 0, 1), padding)
+    _call("winograd_convolve", (x, filters, outputs), filters, outputs, padding, are_turned)
+    return outputs
+
+
 def _call(
     function: str,
     tensors: tuple[Tensor, Tensor, Tensor],
     filters: Tensor,
     outputs: Tensor,
     padding: int,
+    *options: bool,
 ) -> None:
     x, kernel = tensors[0], filters.shape[0]  # (F,F,C,K)
     images, channels, height, width = x.shape
@@ -105,7 +130,7 @@ def _call(
     tile = best_tile(outputs.shape[2], outputs.shape[3], kernel)
     sizes = (images, height, width, channels, outputs.shape[1])
     numbers = (*sizes, padding, tile, kernel, x.element_size())
-    getattr(load_kernels(), function)(*map(pointer, tensors), *numbers)
+    getattr(load_kernels(), function)(*map(pointer, tensors), *numbers, *options)
 
 
 def _fits(*channels: int) -> bool:
@@ -126,8 +151,8 @@ def _backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, Tensor
     needs_x, needs_weight, _ = ctx.needs_input_grad  # type: ignore[attr-defined]
     padding, kernel = ctx.padding, weight.shape[2]  # type: ignore[attr-defined]
     of_x = of_weight = None
-    if needs_x:  # a convolution too: with the filters turned around
-        of_x = convolve(gradient, weight.flip(2, 3).transpose(0, 1), kernel - 1 - padding)
+    if needs_x:
+        of_x = input_gradient(gradient, weight, padding)
     if needs_weight:
         of_weight = weight_gradient(x, gradient, padding, kernel)
     return of_x, of_weight, None
