@@ -9,6 +9,7 @@ from resnet_cifar100.config import Config
 from resnet_cifar100.description import result_of
 from resnet_cifar100.engine.metrics import hard_labels
 from resnet_cifar100.errors import ConfigError
+from resnet_cifar100.models.layers import use_kernels
 from resnet_cifar100.recipes import training_command
 from resnet_cifar100.runtime import Runtime
 from resnet_cifar100.storage import sha256_of
@@ -28,6 +29,8 @@ class Teacher:
         self.sha256 = sha256
         self.description = _describe(bundle, sha256)
         bundle.to(runtime.device)
+        if runtime.has_kernels:
+            use_kernels(bundle.model, runtime.autocast_dtype, is_teacher=True)
         self.preprocess = bundle.preprocess
         self.forward = runtime.compile(bundle.model.requires_grad_(False))
         self.config = config

@@ -1,6 +1,7 @@
 """Layers with a switch that makes them faster in training on a CPU.
 
-In evaluation they are the library's: what is measured is the network as others run it.
+In evaluation they are the library's: what is measured is the network as others run it. Only a
+teacher's convolutions are fast in evaluation too.
 """
 
 from typing import TypeGuard
@@ -18,6 +19,7 @@ class FastConv2d(nn.Conv2d):
 
     uses_winograd = False
     uses_tiles = False
+    is_teachers = False
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int, padding: int) -> None:
         super().__init__(in_channels, out_channels, kernel, padding=padding, bias=False)
@@ -25,9 +27,10 @@ class FastConv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """(N,C,H,W) -> (N,K,H',W')."""
         kernel, padding = self.weight.shape[2], int(self.padding[0])
-        if self.training and self.uses_winograd and winograd.is_faster(x, kernel, padding):
+        is_on = self.training or self.is_teachers
+        if is_on and self.uses_winograd and winograd.is_faster(x, kernel, padding):
             return winograd.convolve(x, self.weight, padding)  # type: ignore[no-any-return]
-        if self.training and self.uses_tiles and tiles.is_faster(x):
+        if is_on and self.uses_tiles and tiles.is_faster(x):
             return tiles.convolve(x, self.weight, padding)  # type: ignore[no-any-return]
         return super().forward(x)
 
@@ -76,13 +79,15 @@ def _is_fast(layer: nn.Module, x: Tensor) -> TypeGuard[FastBatchNorm2d]:
     return is_switched and norm.takes(x)
 
 
-def use_kernels(model: nn.Module, dtype: torch.dtype) -> None:
+def use_kernels(model: nn.Module, dtype: torch.dtype, *, is_teacher: bool = False) -> None:
     """Let the layers of `model` train with the kernels of `kernels/` where these are faster.
 
-    `dtype` is the precision in which it is trained; the weights are in fp32.
+    `dtype` is the precision in which it is trained; the weights are in fp32. A teacher, who is in
+    evaluation, convolves with them.
     """
     for module in model.modules():
         if isinstance(module, FastConv2d):
+            module.is_teachers = is_teacher
             channels = (module.in_channels, module.out_channels)
             module.uses_winograd = winograd.takes_channels(*channels, dtype)
             module.uses_tiles = dtype == torch.bfloat16 and tiles.takes_channels(*channels)

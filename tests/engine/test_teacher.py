@@ -15,10 +15,12 @@ from resnet_cifar100.engine.distill import load_teacher
 from resnet_cifar100.engine.step import train_step, update
 from resnet_cifar100.engine.trainer import fit
 from resnet_cifar100.errors import CheckpointError, ConfigError
+from resnet_cifar100.kernels import winograd
 from resnet_cifar100.runtime import create_runtime
 from tests.bundles import untrained
 from tests.engine.test_distill import dkd_by_hand, kd_by_hand
 from tests.interruptions import StoppedError, fingerprint, stop_at
+from tests.kernels.machine import needs_kernel
 from tests.states import begun
 
 
@@ -98,6 +100,23 @@ def test_the_loss_is_shared_out_between_labels_and_teacher(
     loss, answers = update(state, images, targets, config.image_size)
     assert loss.item() == pytest.approx((1 - share) * entropy + share * term, rel=1e-4)
     assert torch.equal(answers, logits)
+
+
+@needs_kernel
+def test_the_teacher_answers_with_kernels_what_it_answers_without(
+    teacher_path, tiny_config, monkeypatch
+):
+    calls, convolve = [], winograd.convolve
+    monkeypatch.setattr(winograd, "convolve", lambda *args: calls.append(1) or convolve(*args))
+    images = torch.randint(0, 256, (50, 3, 8, 8), dtype=torch.uint8)
+    answers = []
+    for has_kernels in (True, False):
+        config = dataclasses.replace(tiny_config, teacher=teacher_path, kernels=has_kernels)
+        teacher = load(config)
+        answers.append(teacher.forward(teacher.preprocess(images)))
+        assert bool(calls) == has_kernels
+        calls.clear()
+    assert torch.allclose(*answers, atol=1e-4)
 
 
 def test_the_teacher_stays_as_it_was(teacher_path, tiny_config, tiny_dataset):
