@@ -17,7 +17,6 @@ from resnet_cifar100.config import BEST_MODEL, ModelConfig
 from resnet_cifar100.engine.record import load_record
 from resnet_cifar100.errors import ProjectError
 from resnet_cifar100.models.summary import summarize
-from resnet_cifar100.recipes import create_recipe
 from tests.conftest import REPOSITORY
 from tests.test_architecture import LAYERS
 
@@ -56,7 +55,7 @@ def test_the_readme_states_what_its_records_say(row):
     for run in runs if "teacher" not in row else []:
         paths = {"checkpoint_path": BEST_MODEL, "log_file": Path("logs.md")}
         own = dataclasses.replace(run.config, seed=0, kernels=True, **paths)
-        assert own == create_recipe(row.split("`")[1])
+        assert own == training_settings(shlex.split(f"--recipe {row.split('`')[1]}"))[0]
 
 
 def test_the_readme_states_what_the_record_of_the_gpu_says():
