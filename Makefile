@@ -67,7 +67,7 @@ zoo: $(READY) ## train fourteen networks on a GPU, and the largest in 200 epochs
 zoo-cpu: $(READY) ## train eleven networks and `fast` on two CPU cores, one seed each: hours; goes on where it stopped
 	$(PY) -m benchmarks.experiments zoo-cpu
 
-faults: .venv/.ready-dev ## inject all faults, not the few of `make test`: kills, signals, damage, full disks; half an hour
+faults: .venv/.ready-dev ## inject all faults, not the few of `make test`: kills, signals, damage, full disks; a quarter of an hour or more
 	$(PY) -m pytest -q tests/faults --full --timeout 0 --figures faults.json
 
 bench-app: .venv/.ready-dev ## the web app over HTTP: latency, accuracy, load, attack; a quarter of an hour
