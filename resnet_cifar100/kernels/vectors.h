@@ -30,7 +30,6 @@ typedef Bf16 Half __attribute__((vector_size(2 * LANES), aligned(2), may_alias))
 typedef uint32_t Bits __attribute__((vector_size(4 * LANES)));
 
 INLINE const Vector* vectors(const float* at) { return reinterpret_cast<const Vector*>(at); }
-INLINE Vector* vectors(float* at) { return reinterpret_cast<Vector*>(at); }
 INLINE Vector load(const float* from) { return *reinterpret_cast<const Anywhere*>(from); }
 INLINE void store(float* to, Vector values) { *reinterpret_cast<Anywhere*>(to) = values; }
 

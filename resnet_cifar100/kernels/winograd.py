@@ -123,9 +123,9 @@ def _call(
 ) -> None:
     x, kernel = tensors[0], filters.shape[0]  # (F,F,C,K)
     images, channels, height, width = x.shape
-    is_known = kernel in (2, 3) and _fits(channels, outputs.shape[1]) and min(outputs.shape) >= 1
-    are_known = takes_maps(x) and outputs.dtype == x.dtype and filters.dtype == torch.float32
-    if not is_known or not are_known:
+    has_sizes = kernel in (2, 3) and _fits(channels, outputs.shape[1]) and min(outputs.shape) >= 1
+    has_types = takes_maps(x) and outputs.dtype == x.dtype and filters.dtype == torch.float32
+    if not has_sizes or not has_types:
         raise ValueError(f"no kernel of {x.dtype} for {tuple(x.shape)}, filters of {kernel}")
     tile = best_tile(outputs.shape[2], outputs.shape[3], kernel)
     sizes = (images, height, width, channels, outputs.shape[1])

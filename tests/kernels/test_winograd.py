@@ -84,8 +84,11 @@ def test_its_errors_are_small(dtype):
         float((outputs - expected).norm() / expected.norm())
         for outputs in (library, winograd.convolve(x, weight, 1))
     ]
-    bound = 1.5e-6 if dtype == torch.float32 else 8 * errors[0]
-    assert errors[1] < bound
+    if dtype == torch.float32:
+        assert errors[1] < 1.5e-6
+        assert errors[1] < 30 * errors[0]
+    else:
+        assert errors[1] < 8 * errors[0]
 
 
 @needs_kernel
