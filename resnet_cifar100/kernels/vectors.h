@@ -7,7 +7,7 @@
 #include <memory>
 #include <new>
 
-#ifdef __AVX512F__
+#if defined(__AVX512BW__) && defined(__AVX512VL__)
 #include <immintrin.h>
 #endif
 
