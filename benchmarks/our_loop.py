@@ -75,10 +75,15 @@ def forget() -> None:
 
 def load_block(config: Config, image_size: int) -> Block:
     """Return the loader alone, as far as the normalised images that the network takes."""
-    device = torch.device(config.device)
-    batches = endless(TrainLoader(training_split().to(device), config))
-    preprocess = Preprocess(image_size).to(device)
-    return lambda pieces: [seconds_per_piece(lambda: preprocess(next(batches)[0]), pieces, device)]
+    runtime = create_runtime(config)
+    batches = endless(TrainLoader(training_split().to(runtime.device), config))
+    preprocess = Preprocess(config.image_size).to(runtime.device)
+    preprocess.uses_kernel = runtime.has_kernels
+
+    def piece() -> None:
+        preprocess(next(batches)[0], image_size)
+
+    return lambda pieces: [seconds_per_piece(piece, pieces, runtime.device)]
 
 
 def endless(loader: TrainLoader) -> Iterator[tuple[Tensor, Tensor]]:

@@ -1,4 +1,4 @@
-"""Where the time of a training step goes: loading, augmentation, resizing, network, optimizers.
+"""Where the time of a training step goes: loading, augmentation, network, optimizers.
 
 python -m benchmarks.step_parts [--device cpu] [--rounds N]
 """
@@ -15,19 +15,18 @@ from benchmarks.page import Asked, Table, main
 from resnet_cifar100.config import Config
 from resnet_cifar100.data.augment import seeded_generator
 from resnet_cifar100.data.loader import TrainLoader
-from resnet_cifar100.data.transforms import resize
 from resnet_cifar100.engine.step import set_lr
 from resnet_cifar100.recipes import create_recipe
 
 RECIPES = ("reference", "fast", "fast_resnet44v2")
 STEP = "step"
-PARTS = ("crops", "augment", "resize", "normalise", "network", "optimizers")
+PARTS = ("crops", "augment", "preprocess", "network", "optimizers")
 HOW = (
     "The recipes with `--augment trivial_augment`, eager, in {precision}. Each part is timed alone "
     "on one batch: crops and flips; TrivialAugment (the loader does 2,048 "
-    "images at once, which a GPU does sooner); the resize to the side in the table; "
-    "normalisation; the network forward and backward with its loss; all optimizers. Shares are of "
-    "the whole step, on a GPU too without the CUDA graph that `train.py` replays. Medians over "
+    "images at once, which a GPU does sooner); preprocessing, the resize to the side in the table "
+    "and normalisation; the network forward and backward with its loss; all optimizers. Shares are "
+    "of the whole step, on a GPU too without the CUDA graph that `train.py` replays. Medians over "
     "{rounds} rounds in which the step and its parts take turns; two rounds before them are not "
     "counted. What is wanting to 100% is noise and, on a CPU, the check for finite numbers."
 )
@@ -38,9 +37,7 @@ def part_pieces(config: Config, image_size: int) -> dict[str, Callable[[], objec
     state, loader = ready_state(config)
     crops = endless(TrainLoader(loader.split, dataclasses.replace(config, augment=())))
     images, targets = next(crops)
-    is_resized = image_size != images.shape[-1]
-    floats = resize(images, image_size) if is_resized else images
-    pixels = state.preprocess(floats, image_size)
+    pixels = state.preprocess(images, image_size)
 
     def network() -> None:
         state.model.zero_grad()
@@ -55,16 +52,13 @@ def part_pieces(config: Config, image_size: int) -> dict[str, Callable[[], objec
                 set_lr(group, 0.0)
             optimizer.step()
 
-    pieces = {
+    return {
         "crops": lambda: next(crops),
         "augment": lambda: loader.augment.change(images, seeded_generator(0)),
-        "normalise": lambda: state.preprocess(floats, image_size),
+        "preprocess": lambda: state.preprocess(images, image_size),
         "network": network,
         "optimizers": optimizers,
     }
-    if is_resized:
-        pieces["resize"] = lambda: resize(images, image_size)
-    return {name: pieces[name] for name in PARTS if name in pieces}
 
 
 def measure(config: Config, image_size: int, asked: Asked) -> dict[str, list[float]]:
@@ -85,9 +79,9 @@ def measure(config: Config, image_size: int, asked: Asked) -> dict[str, list[flo
 
 
 def row(config: Config, image_size: int, seconds: Mapping[str, list[float]]) -> list[str]:
-    """Return the row of the table: a dash for a part that the step does not have."""
+    """Return the row of the table."""
     median = {name: statistics.median(values) for name, values in seconds.items()}
-    shares = [f"{median[name] / median[STEP]:.2%}" if name in median else "-" for name in PARTS]
+    shares = [f"{median[name] / median[STEP]:.2%}" for name in PARTS]
     name = f"{config.recipe} ({config.model})"
     batch, step_ms = str(config.batch_size), f"{median[STEP] * 1e3:,.1f}"
     return [name, batch, str(image_size), step_ms, *shares]

@@ -191,6 +191,7 @@ def create_state(
         model.whiten(preprocess(loader.split.images[:WHITENING_IMAGES]))
     ema = Ema(model, config.ema_decay) if config.ema_decay else None
     if runtime.has_kernels:
+        preprocess.uses_kernel = True
         use_kernels(model, runtime.autocast_dtype)
     if config.sync_norms:  # those of the average see one process alone
         share_norms(model, runtime.device)

@@ -17,8 +17,6 @@ namespace {
 
 constexpr long BLOCK = 128;  // pixels whose sums are kept in fp32
 
-typedef int32_t Integers __attribute__((vector_size(4 * LANES)));
-
 // e^x within three units of the last place, for x from -87 to 87; beyond, as there.
 INLINE Vector exponential(Vector x) {
   x = x < -87.f ? Vector{} - 87.f : x;

@@ -27,6 +27,7 @@ typedef uint16_t Bf16;  // the upper half of a float
 typedef float Vector __attribute__((vector_size(4 * LANES), may_alias));
 typedef float Anywhere __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef Bf16 Half __attribute__((vector_size(2 * LANES), aligned(2), may_alias));
+typedef int32_t Integers __attribute__((vector_size(4 * LANES)));
 typedef uint32_t Bits __attribute__((vector_size(4 * LANES)));
 
 INLINE const Vector* vectors(const float* at) { return reinterpret_cast<const Vector*>(at); }
