@@ -150,8 +150,8 @@ class Config:
     compile: bool = False
     """Compile the network with torch.compile (needs a C++ compiler on a CPU)."""
     kernels: bool = True
-    """On a CPU, train convolutions and norms with kernels of this project where they are faster;
-    they are compiled at the first start (needs g++ and a processor with AVX2)."""
+    """On a CPU, train with kernels of this project where they are faster than the library's; they
+    are compiled at the first start (needs g++ and a processor with AVX2)."""
     sync_norms: bool = False
     """Let the norms of several processes, each on its GPU, see all their batches as one."""
     num_threads: int = 0
@@ -163,10 +163,10 @@ class Config:
     """Live Markdown log of the run."""
     checkpoint_minutes: float = 5.0
     """Save the training state at least this often inside an epoch. It is also saved after each
-    epoch, but at most once in ten seconds."""
+    epoch, but at most once in ten seconds, and with each best model on held-out images."""
     max_hours: float = 0.0
-    """Stop with the state saved (exit code 8) before this session lasts so long, not counting the
-    time to fetch the data set; 0: no limit."""
+    """Stop with the state saved (exit code 8, under torchrun 0) before this session lasts so long,
+    not counting the time to fetch the data set; 0: no limit."""
     keep_checkpoints: int = 2
     """How many of the newest training states to keep."""
     log_steps: int = 20

@@ -83,7 +83,8 @@ def predict(
     """Name what is in pictures: the most probable classes of each, with their probabilities.
 
     Args:
-        images: One or more picture files (PNG, JPEG, WebP, BMP, GIF, TIFF) of any size.
+        images: One or more picture files (PNG, JPEG, WebP, BMP, GIF, TIFF) of at most 5 MB and 25
+            megapixels.
         checkpoint_path: A best_model.pth, .safetensors or .onnx file; by default your own
             checkpoints/best_model.pth, else the weights that come with the repository.
         top_k: How many classes to show for each picture.

@@ -9,7 +9,7 @@ from PIL import Image
 
 from resnet_cifar100.constants import SYNTHETIC
 from resnet_cifar100.data.cifar100 import Dataset
-from resnet_cifar100.errors import ConfigError, DataError
+from resnet_cifar100.errors import CheckpointError, ConfigError
 from resnet_cifar100.storage import replace_csv
 
 COLUMNS = ["file", "label", "class", "superclass", "test_index", "dataset"]
@@ -22,7 +22,7 @@ def write_samples(dataset: Dataset, out: Path, *, per_class: int, seed: int) -> 
     Raises:
         ConfigError: for a number of images that the test set does not have, and for an `out` with
             an index.csv of something else.
-        DataError, CheckpointError: where pictures, or the index, cannot be written to `out`.
+        CheckpointError: where pictures, or the index, cannot be written to `out`.
     """
     images, labels = dataset.test
     most = int(torch.bincount(labels).min())
@@ -41,7 +41,7 @@ def write_samples(dataset: Dataset, out: Path, *, per_class: int, seed: int) -> 
                 coarse = dataset.coarse_names[dataset.fine_to_coarse[label]]
                 rows.append((file, label, name, coarse, index, dataset.title))
     except OSError as error:
-        raise DataError(f"{out} cannot be written ({error.strerror or error})") from error
+        raise CheckpointError(f"{out} cannot be written ({error.strerror or error})") from error
     replace_csv(out / "index.csv", [COLUMNS, *rows])
     return out / "index.csv"
 

@@ -3,7 +3,7 @@
 import pytest
 
 from resnet_cifar100.data.samples import write_samples
-from resnet_cifar100.errors import ConfigError
+from resnet_cifar100.errors import CheckpointError, ConfigError
 
 
 def test_another_call_leaves_its_own_pictures_and_those_of_others(tiny_dataset, tmp_path):
@@ -31,3 +31,9 @@ def test_a_table_that_was_changed_removes_nothing_else(tiny_dataset, tmp_path):
     (tmp_path / "mine.jpg").write_bytes(b"mine")
     write_samples(tiny_dataset, tmp_path, per_class=1, seed=1)
     assert (tmp_path / "mine.jpg").exists()
+
+
+def test_a_folder_that_cannot_be_is_refused(tiny_dataset, tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(CheckpointError, match="cannot be written"):
+        write_samples(tiny_dataset, tmp_path / "file" / "out", per_class=1, seed=0)

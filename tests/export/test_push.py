@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import socket
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from resnet_cifar100.bundle import load_bundle
 from resnet_cifar100.cli import main
 from resnet_cifar100.errors import ConfigError, ExportError
 from resnet_cifar100.export import hub as hub_module
-from resnet_cifar100.export.hub import check_name
+from resnet_cifar100.export.hub import check_access, check_name
 from resnet_cifar100.export.release import _write_manifest
 from tests.export.hub_server import TOKEN, Handler
 from tests.export.hub_store import Fault, Repo, environment
@@ -274,3 +275,15 @@ def test_the_reason_of_a_fault_that_the_client_wraps_is_found():
     assert "cannot be reached (ConnectionResetError)" in hub_module._reason(error)
     with pytest.raises(ExportError, match="cannot be reached"), hub_module._one_sentence("a/b"):
         raise TimeoutError
+
+
+def test_a_hub_that_says_nothing_is_given_up(monkeypatch):
+    session = hub_module.get_session()
+    monkeypatch.setattr(session, "timeout", session.timeout)  # which is brought back
+    monkeypatch.setattr(hub_module, "SECONDS", 1.0)
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", url)
+        with pytest.raises(ExportError, match="the Hub did not answer for 1 seconds"):
+            check_access("tester/net")
