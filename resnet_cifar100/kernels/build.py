@@ -3,12 +3,14 @@
 import contextlib
 import ctypes
 import os
+import shutil
 import subprocess
 import tempfile
 from functools import cache
 from pathlib import Path
 
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor
 
 from resnet_cifar100.errors import CheckpointError
@@ -39,10 +41,20 @@ def load_kernels() -> ctypes.CDLL:
             of g++ or of a processor with AVX2, or there is no home.
     """
     sources = b"".join(source.read_bytes() for source in SOURCES + HEADERS)
-    key = sha256_of(sources + repr((COMPILER, _processor_flags())).encode())
+    key = sha256_of(sources + repr((COMPILER, _compiler_file(), _processor_flags())).encode())
     kept = _cache_folder() / f"kernels-{key[:16]}.so"
     with contextlib.suppress(OSError):  # not there yet, or damaged
         return ctypes.CDLL(str(kept))
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError, Timeout):  # nothing can be kept, or its owner is stuck
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(FileLock(f"{kept}.lock", timeout=MOST_SECONDS))
+            return ctypes.CDLL(str(kept))  # by another process of the run meanwhile
+        return _compile(kept)
+
+
+def _compile(kept: Path) -> ctypes.CDLL:
+    """Compile the kernels, keep them where that can be, and return them."""
     with tempfile.TemporaryDirectory() as folder:
         built = Path(folder) / kept.name
         command = [*COMPILER, *map(str, SOURCES), "-o", str(built)]
@@ -78,6 +90,15 @@ def takes_maps(x: Tensor) -> bool:
 def _cache_folder() -> Path:
     """Return $XDG_CACHE_HOME/resnet-cifar100, by default below ~/.cache."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "resnet-cifar100"
+
+
+def _compiler_file() -> str:
+    """Return what tells one version of the compiler from another: where it lies, size and date."""
+    path = shutil.which(COMPILER[0])
+    if not path:
+        return ""
+    facts = os.stat(path)
+    return f"{os.path.realpath(path)} {facts.st_size} {facts.st_mtime_ns}"
 
 
 def _processor_flags() -> str:

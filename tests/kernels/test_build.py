@@ -1,5 +1,8 @@
 import dataclasses
+import os
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,6 +11,7 @@ from resnet_cifar100.config import Config
 from resnet_cifar100.kernels import build
 from resnet_cifar100.runtime import create_runtime, kernels_fault
 from tests.kernels.machine import needs_kernel
+from tests.processes import surroundings
 
 CPU = Config(device="cpu")
 
@@ -55,7 +59,7 @@ def test_a_processor_without_avx2_is_told_apart(fresh_kernels, monkeypatch):
     old = ("g++", "-march=x86-64", *build.COMPILER[3:])
     monkeypatch.setattr(build, "COMPILER", old)
     assert "the processor has no AVX2" in kernels_fault()
-    assert list(fresh_kernels.parent.iterdir()) == []
+    assert list(fresh_kernels.glob("*.so")) == []
 
 
 @needs_kernel
@@ -66,7 +70,7 @@ def test_it_is_compiled_once_and_anew_where_the_kept_one_is_damaged(
         build.load_kernels.cache_clear()
         build.load_kernels()
     assert len(compiled) == 1
-    (kept,) = fresh_kernels.iterdir()
+    (kept,) = fresh_kernels.glob("*.so")
     damaged = tmp_path / "other" / "resnet-cifar100" / kept.name  # that no process has open
     damaged.parent.mkdir(parents=True)
     damaged.write_bytes(kept.read_bytes()[:100])
@@ -75,6 +79,30 @@ def test_it_is_compiled_once_and_anew_where_the_kept_one_is_damaged(
     assert build.load_kernels().lanes() in (8, 16)
     assert len(compiled) == 2
     assert damaged.read_bytes() == kept.read_bytes()
+
+
+@needs_kernel
+def test_a_new_compiler_compiles_anew(fresh_kernels, compiled, monkeypatch):
+    for facts in ("one", "another"):
+        monkeypatch.setattr(build, "_compiler_file", lambda facts=facts: facts)
+        build.load_kernels.cache_clear()
+        build.load_kernels()
+    assert len(compiled) == 2
+
+
+@needs_kernel
+def test_of_processes_that_start_together_one_compiles(tmp_path):
+    calls, folder = tmp_path / "calls", tmp_path / "bin"
+    folder.mkdir()
+    compiler = folder / "g++"
+    compiler.write_text(f'#!/bin/sh\necho >> "{calls}"\nexec {shutil.which("g++")} "$@"\n')
+    compiler.chmod(0o755)
+    path = f"{folder}{os.pathsep}{os.environ['PATH']}"
+    around = surroundings(PATH=path, XDG_CACHE_HOME=str(tmp_path))
+    script = "from resnet_cifar100.kernels.build import load_kernels; load_kernels()"
+    started = [subprocess.Popen([sys.executable, "-c", script], env=around) for _ in range(3)]
+    assert [process.wait(timeout=300) for process in started] == [0, 0, 0]
+    assert calls.read_text() == "\n"
 
 
 @needs_kernel
