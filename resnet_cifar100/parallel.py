@@ -57,9 +57,10 @@ def process_group(device: torch.device, batch_size: int) -> Iterator[None]:
     if world_size() == 1:
         yield
         return
-    if batch_size % world_size():
+    if batch_size % world_size() or batch_size < 2 * world_size():  # a norm needs two images
         raise ConfigError(
-            f"--batch-size must be a multiple of the {world_size()} processes, got {batch_size}"
+            f"--batch-size must be a multiple of the {world_size()} processes, at least twice as "
+            f"many, got {batch_size}"
         )
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     try:

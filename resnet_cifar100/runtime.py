@@ -155,7 +155,9 @@ def environment(device: torch.device = CPU, notes: Sequence[str] = ()) -> dict[s
 
 def _choose_dtype(config: Config, device: torch.device) -> torch.dtype:
     if config.precision == "auto":
-        return torch.bfloat16 if _has_bf16(device) else torch.float32
+        # One for all processes: Muon's updates follow from it, and weights must stay the same.
+        lacks_bf16 = highest_of_all_processes(int(not _has_bf16(device)))
+        return torch.float32 if lacks_bf16 else torch.bfloat16
     return {"fp32": torch.float32, "bf16": torch.bfloat16}[config.precision]
 
 

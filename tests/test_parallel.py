@@ -39,10 +39,11 @@ def test_the_parts_of_all_processes_make_up_the_batch_of_one(world_size, monkeyp
         assert torch.equal(torch.cat([labels for _, labels in shares]), labels)
 
 
-def test_a_batch_that_cannot_be_shared_out_is_refused(monkeypatch):
+@pytest.mark.parametrize("batch_size", [100, 3])
+def test_a_batch_that_cannot_be_shared_out_is_refused(batch_size, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "3")
     with pytest.raises(ConfigError, match="--batch-size must be a multiple of the 3 processes"):
-        process_group(CPU, 100).__enter__()
+        process_group(CPU, batch_size).__enter__()
 
 
 def test_processes_find_those_that_live_whatever_dead_ones_have_left(monkeypatch):
