@@ -50,6 +50,17 @@ struct Tiles {
   long left(long tile) const { return TILE * (tile % across); }
 };
 
+// Room for the points of a map. The products over tiles take whole panels: what the channels do not
+// fill is zero.
+template <class S, class Unit>
+Buffer<Unit> allocate_points(const Map& map) {
+  const long size = map.panels() * PANEL_SIZE<S, Unit>;
+  Buffer<Unit> points = allocate<Unit>(size);
+  if (map.channels % PANEL)
+    std::fill(points.get() + size - PANEL_SIZE<S, Unit>, points.get() + size, Unit(0));
+  return points;
+}
+
 // The points of `count` tiles from `first` on: of each, FROM x FROM pixels are taken, from `margin`
 // pixels above and left of it; there is zero outside of the map.
 template <class S, class Transform, Over OVER, class Pixel, class Unit>

@@ -64,7 +64,9 @@ INLINE Vector load_some(const T* from, long left) {
     return (Vector)_mm512_maskz_loadu_ps(0xff, from);
   else
     return (Vector)_mm512_slli_epi32(
-        _mm512_cvtepu16_epi32(_mm256_zextsi128_si256(_mm_loadu_si128((const __m128i*)from))), 16);
+        _mm512_maskz_cvtepu16_epi32(0xff,
+                                    _mm256_castsi128_si256(_mm_loadu_si128((const __m128i*)from))),
+        16);
 #endif
   T values[LANES] = {};
   std::memcpy(values, from, EIGHT * sizeof(T));

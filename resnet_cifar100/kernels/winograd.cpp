@@ -94,8 +94,8 @@ struct Gradient {
 
   // Within a parallel region: each thread adds to its own sums, over its own tiles.
   void sum_apart(float* own) const {
-    Buffer<Unit> in_points = allocate<Unit>(from.panels() * PANEL_SIZE<S, Unit>);
-    Buffer<Unit> out_points = allocate<Unit>(to.panels() * PANEL_SIZE<S, Unit>);
+    Buffer<Unit> in_points = allocate_points<S, Unit>(from);
+    Buffer<Unit> out_points = allocate_points<S, Unit>(to);
     const long block = block_size(tiles.count, omp_get_num_threads());
     std::fill(own, own + size(), 0.f);
 #pragma omp for schedule(static)
@@ -158,8 +158,8 @@ void weight_gradient(const Pixel* inputs, const Pixel* gradients, float* filters
   // Where a thread would have few tiles, its own sums would cost more than it saves.
   if (is_apart) most = std::min(most, (gradient.tiles.count + 15) / 16);
   Buffer<float> sums = allocate<float>((is_apart ? most : 1) * gradient.size());
-  Buffer<Unit> in_points = allocate<Unit>(is_apart ? 0 : from.panels() * PANEL_SIZE<S, Unit>);
-  Buffer<Unit> out_points = allocate<Unit>(is_apart ? 0 : to.panels() * PANEL_SIZE<S, Unit>);
+  Buffer<Unit> in_points = is_apart ? nullptr : allocate_points<S, Unit>(from);
+  Buffer<Unit> out_points = is_apart ? nullptr : allocate_points<S, Unit>(to);
 #pragma omp parallel num_threads(most)
   {
     if (is_apart)

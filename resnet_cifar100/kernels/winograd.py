@@ -35,7 +35,8 @@ def takes_channels(in_channels: int, out_channels: int, dtype: torch.dtype) -> b
     """Whether filters of so many channels gain by it in that precision on this machine."""
     kernels = load_kernels()
     # Matrix tiles (AMX) multiply faster than pairs of numbers; with them it has not been tried.
-    if dtype == torch.bfloat16 and (not kernels.has_pairs() or kernels.has_tiles()):
+    has_tiles = kernels.has_tiles() or torch.cpu._is_amx_tile_supported()  # an old g++ knows none
+    if dtype == torch.bfloat16 and (not kernels.has_pairs() or has_tiles):
         return False
     return min(in_channels, out_channels) >= MIN_CHANNELS and _fits(in_channels, out_channels)
 

@@ -22,7 +22,7 @@ def kept_kernels(tmp_path_factory):
     return (base.parent if is_worker else base) / "kernels"
 
 
-LANES = {"avx2": (8, "-mno-avx512f"), "avx512": (16, "-D__AVX512F__", "-mno-avx512bf16")}
+LANES = {"avx2": (8, "-mno-avx512f"), "avx512": (16, "-D__AVX512F__", "-U__AVX512BF16__")}
 
 
 @pytest.fixture(params=LANES.values(), ids=LANES)

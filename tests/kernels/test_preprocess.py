@@ -41,6 +41,12 @@ def test_any_number_of_images_and_any_size_will_do(count, sides, image_size):
     check((count, 3, *sides), image_size)
 
 
+def test_it_is_as_exact_within_autocast():
+    preprocess._taps.cache_clear()
+    with torch.autocast("cpu", torch.bfloat16):
+        check((2, 3, 32, 32), 20)
+
+
 @pytest.mark.usefixtures("vectors")
 @pytest.mark.parametrize("image_size", [20, 32])
 def test_vectors_of_avx2_and_of_avx512_give_the_same(image_size):

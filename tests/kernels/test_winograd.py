@@ -219,7 +219,11 @@ def test_in_bf16_it_is_for_processors_with_pairs_and_without_tiles(
     answers = {"has_pairs": has_pairs, "has_tiles": has_tiles}
     functions = {name: lambda answer=answer: answer for name, answer in answers.items()}
     monkeypatch.setattr(winograd, "load_kernels", lambda: SimpleNamespace(**functions))
+    monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: False)
     assert winograd.takes_channels(24, 64, dtype) == takes
     assert not winograd.takes_channels(20, 64, dtype)
     assert not winograd.takes_channels(64, 20, dtype)
     assert not winograd.takes_channels(64, 8, dtype)
+    # With tiles that the compiler of the kernels does not know.
+    monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: True)
+    assert winograd.takes_channels(24, 64, dtype) == (dtype == torch.float32)
