@@ -9,9 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
-from resnet_cifar100.bundle import load_bundle
 from resnet_cifar100.cli.train import training_settings
 from resnet_cifar100.config import BEST_MODEL, ModelConfig
 from resnet_cifar100.engine.record import load_record
@@ -96,22 +94,6 @@ def test_every_command_that_trains_has_flags_that_there_are(page, monkeypatch):
             words = shlex.split(command, comments=True)
             if "train.py" in words and ("--resume" not in words or "--run-dir" in words):
                 training_settings(words[words.index("train.py") + 1 :])
-
-
-def test_what_is_shown_from_python_runs(tiny_config, tmp_path, monkeypatch, capsys):
-    page = (REPOSITORY / "docs/training.md").read_text()
-    training, naming = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    monkeypatch.chdir(REPOSITORY)
-    monkeypatch.setattr("resnet_cifar100.recipes.create_recipe", lambda _: tiny_config)
-    exec(training, {})
-    assert 0 <= float(capsys.readouterr().out.split()[-1]) <= 100
-    picture = tmp_path / "picture.jpg"
-    Image.new("RGB", (60, 50), "orange").save(picture)
-    assert naming.count('"picture.jpg"') == 1
-    exec(naming.replace('"picture.jpg"', repr(str(picture))), {})
-    name, probability = capsys.readouterr().out.rsplit(maxsplit=1)
-    assert name in load_bundle(Path("weights/fast.safetensors")).fine_names
-    assert 0 < float(probability) <= 1
 
 
 def test_the_loop_over_seeds_ends_with_a_training_that_was_stopped():
