@@ -204,3 +204,18 @@ def test_the_commit_is_not_that_of_a_repository_around_an_installed_package(
     monkeypatch.setattr(runtime, "__file__", str(installed))
     monkeypatch.setenv("GIT_COMMIT", "ours")
     assert environment()["commit"] == "ours"
+
+
+@pytest.mark.parametrize(
+    ("precision", "others_lack_it", "dtype"),
+    [
+        ("auto", 0, torch.bfloat16),
+        ("auto", 1, torch.float32),
+        ("bf16", 1, torch.bfloat16),
+    ],
+)
+def test_a_process_takes_the_precision_that_all_have(precision, others_lack_it, dtype, monkeypatch):
+    monkeypatch.setattr(runtime, "_has_bf16", lambda _: True)
+    monkeypatch.setattr(runtime, "highest_of_all_processes", lambda own: max(own, others_lack_it))
+    config = Config(device="cpu", kernels=False, precision=precision)
+    assert create_runtime(config).autocast_dtype == dtype
