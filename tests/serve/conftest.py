@@ -30,12 +30,14 @@ class LiveServer:
 
 @contextlib.contextmanager
 def live_server(folder: Path, *flags: str, **environment: str) -> Iterator[LiveServer]:
-    """Start the app from `folder`; at the end stop it and see that it logged nothing odd."""
+    """Start the app from `folder`; at the end stop it and see what it logged and left."""
     log = folder / "stderr.txt"
     command = [sys.executable, str(REPOSITORY / "huggingface_app" / "app.py"), "--port", "0"]
     command += ["--checkpoint-path", str(REPOSITORY / SHIPPED_MODEL), *flags]
-    temporary = folder / "tmp"
-    temporary.mkdir(exist_ok=True)
+    temporary, home = folder / "tmp", folder / "home"
+    for place in (temporary, home):
+        place.mkdir(exist_ok=True)
+    ours = {"TMPDIR": str(temporary), "HOME": str(home), "OMP_NUM_THREADS": "1"}
     with log.open("w") as stderr:
         process = subprocess.Popen(
             command,
@@ -43,7 +45,7 @@ def live_server(folder: Path, *flags: str, **environment: str) -> Iterator[LiveS
             stdout=subprocess.PIPE,
             stderr=stderr,
             text=True,
-            env={**os.environ, "TMPDIR": str(temporary), "OMP_NUM_THREADS": "1", **environment},
+            env={**os.environ, **ours, **environment},
         )
         url, said = None, []
         while url is None and (line := process.stdout.readline()):
@@ -60,6 +62,7 @@ def live_server(folder: Path, *flags: str, **environment: str) -> Iterator[LiveS
             process.stdout.close()
     assert "Traceback" not in log.read_text(), log.read_text()
     assert not list(temporary.iterdir()), "uploads are left behind"
+    assert not list(home.iterdir()), "it has written into the home"
 
 
 @pytest.fixture(scope="session")
