@@ -52,7 +52,7 @@ bench-cpu: $(READY) ## all speeds on this CPU, as ratios measured in one run; wr
 bench-gpu: $(READY) ## the same on a GPU, and the time to 75% over 10 seeds
 	$(PY) -m benchmarks.suite --device cuda
 
-ablation: $(READY) ## what each recommendation gives, at a budget for two CPU cores: hours; goes on where it stopped
+ablation: $(READY) ## what each recommendation gives, at a budget for two CPU cores: hours; goes on where records/ stops
 	$(PY) -m benchmarks.experiments ablation
 
 gpu-ablation: $(READY) ## the same on a GPU, with the whole recipe, for 25 minutes; goes on where it stopped
@@ -64,7 +64,7 @@ gpu-table: $(READY) ## the table of accuracies on a GPU, best value first, for 2
 zoo: $(READY) ## train fourteen networks on a GPU, and the largest in 200 epochs, three seeds; goes on where it stopped
 	$(PY) -m benchmarks.experiments zoo
 
-zoo-cpu: $(READY) ## train eleven networks and `fast` on two CPU cores, one seed each: hours; goes on where it stopped
+zoo-cpu: $(READY) ## train eleven networks and `fast` on two CPU cores, one seed each: hours; goes on where records/ stops
 	$(PY) -m benchmarks.experiments zoo-cpu
 
 faults: .venv/.ready-dev ## inject all faults, not the few of `make test`: kills, signals, damage, full disks; a quarter of an hour or more

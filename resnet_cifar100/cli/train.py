@@ -128,7 +128,7 @@ def _recipe(name: str | None, argv: Sequence[str]) -> Config:
         return create_recipe("reference")
     say(
         "Recipe quick, because this machine has no CUDA GPU: a small network in minutes. "
-        "75.5 to 75.7% took 6 to 29 minutes on two cores: --recipe fast. "
+        "75.4 to 75.7% took 6 to 25 minutes on two cores: --recipe fast. "
         "The document's 100 epochs, hours to days on a CPU: --recipe reference."
     )
     return create_recipe("quick")
