@@ -14,7 +14,6 @@ from benchmarks.measure import Block, seconds_per_piece
 from resnet_cifar100.cli.screen import say
 from resnet_cifar100.config import Config
 from resnet_cifar100.data.loader import TrainLoader
-from resnet_cifar100.data.transforms import Preprocess
 from resnet_cifar100.engine.schedule import image_size_at
 from resnet_cifar100.engine.state import TrainState, create_state
 from resnet_cifar100.engine.step import train_step, warm_up
@@ -75,15 +74,13 @@ def forget() -> None:
 
 def load_block(config: Config, image_size: int) -> Block:
     """Return the loader alone, as far as the normalised images that the network takes."""
-    runtime = create_runtime(config)
-    batches = endless(TrainLoader(training_split().to(runtime.device), config))
-    preprocess = Preprocess(config.image_size).to(runtime.device)
-    preprocess.uses_kernel = runtime.has_kernels
+    state, loader = ready_state(config)
+    batches = endless(loader)
 
     def piece() -> None:
-        preprocess(next(batches)[0], image_size)
+        state.preprocess(next(batches)[0], image_size)
 
-    return lambda pieces: [seconds_per_piece(piece, pieces, runtime.device)]
+    return lambda pieces: [seconds_per_piece(piece, pieces, state.runtime.device)]
 
 
 def endless(loader: TrainLoader) -> Iterator[tuple[Tensor, Tensor]]:
