@@ -1,7 +1,5 @@
 // The highest of 2x2 pixels, for maps in channels_last in fp32 or bf16: see pool.py.
 
-#include <omp.h>
-
 #include <algorithm>
 
 #include "vectors.h"

@@ -1,7 +1,5 @@
 // Images of bytes in channels_last, resized and normalised: see preprocess.py.
 
-#include <omp.h>
-
 #include "vectors.h"
 
 namespace {
