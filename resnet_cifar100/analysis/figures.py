@@ -158,7 +158,7 @@ def _draw_accuracy(axes: Axes, record: RunRecord) -> None:
     )
     _epoch_axis(axes, [record], title, "%")
     axes.set_ylim(0, 100)
-    axes.legend(loc="lower right")
+    axes.legend(loc="best")
 
 
 def _draw_gap(axes: Axes, record: RunRecord) -> None:

@@ -77,7 +77,9 @@ def save_figure(
         pixels = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]
     picture = Image.fromarray(pixels).convert("RGB")
     if not has_photographs:
-        picture = picture.quantize(128, dither=Image.Dither.NONE)
+        # The usual method of choosing them gives a single dot the colour of another.
+        method = Image.Quantize.MAXCOVERAGE
+        picture = picture.quantize(128, method, dither=Image.Dither.NONE)
     png = io.BytesIO()
     picture.save(png, "PNG", optimize=True)
     replace_file(path, png.getvalue())
