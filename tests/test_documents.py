@@ -6,6 +6,7 @@ import re
 import shlex
 import statistics
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -162,3 +163,51 @@ def test_every_exit_code_has_its_row():
         error.exit_code for error in ProjectError.__subclasses__() if "exit_code" in vars(error)
     }
     assert stated == {0, 1, 8, 130, *raised}
+
+
+BY_MACHINE = {
+    table.split()[1]: table
+    for table in re.findall(
+        r"^\|.*\]\(\.\./records/.*\n\|--.*(?:\n\|.*)+",
+        (REPOSITORY / "docs/results.md").read_text(),
+        re.MULTILINE,
+    )
+}
+
+
+def measured_by_machine(table: str) -> Iterator[tuple[str, str, dict]]:
+    """Yield label and text of each cell, with what the record of its column has measured."""
+    title, _, *rows = table.splitlines()
+    contents = [json.loads((one / "result.json").read_text()) for one in records_of(title)]
+    for row in rows:
+        label, *cells = map(str.strip, row.replace("`", "").split("|")[1:-1])
+        yield from ((label, *pair) for pair in zip(cells, contents, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("title", "key"),
+    [
+        ("matrix", "train_step_matrix"),
+        ("step", "train_step_resnet44v2"),
+        ("all", "train_step_speednet_run"),
+    ],
+)
+def test_the_speeds_of_all_machines_are_in_their_records(title, key):
+    for label, cell, content in measured_by_machine(BY_MACHINE[title]):
+        rows = content[key]["rows"]
+        if not label.startswith(("the fastest", "its share", "as the recipe")):
+            step = label.removesuffix(", images/s")
+            rows = [row for row in rows if {step, f"ours, {step}"} & {*row}]
+        assert any(cell in row for row in rows) if cell else not rows
+
+
+def test_the_hours_of_the_reference_recipe_follow_from_their_records():
+    for label, cell, content in measured_by_machine(BY_MACHINE["100"]):
+        reference, fast = (
+            {row[0].removeprefix("ours, "): float(row[1].replace(",", "")) for row in table["rows"]}
+            for table in (content[f"train_step_{name}_run"] for name in ("resnet44v2", "speednet"))
+        )
+        precision = "bf16" if "eager, bf16" in fast else "fp32"
+        seconds = reference[f"compiled, {precision}" if "--recipe" in label else label]
+        times = seconds / fast[f"eager, {precision}"]
+        assert cell == f"{seconds / 3600:.1f} h, {times:.0f} times"
